@@ -1,0 +1,182 @@
+// Registers as values: the Ops of math.hpp for the vector types of the instruction set this file is compiled for. The only
+// file that names instructions.
+#pragma once
+
+#include "mckean/math.hpp"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace mk {
+
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
+typedef float VecF __attribute__((vector_size(register_bytes)));
+typedef double VecD __attribute__((vector_size(register_bytes)));
+typedef uint32_t VecU32 __attribute__((vector_size(register_bytes)));
+typedef uint64_t VecU64 __attribute__((vector_size(register_bytes)));
+typedef int32_t VecI32 __attribute__((vector_size(register_bytes)));
+typedef int64_t VecI64 __attribute__((vector_size(register_bytes)));
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  using type = VecF;
+};
+template <>
+struct VectorOf<double> {
+  using type = VecD;
+};
+
+template <>
+struct Ops<VecF> {
+  using T = float;
+  using U = VecU32;
+  using W = VecU32;
+  static constexpr int N = register_bytes / 4;
+  static MK_HD VecF constant(float x) { return x - VecF{}; }
+  static MK_HD VecF sqrt(VecF x) {
+#if defined(__AVX512F__)
+    return (VecF)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+    return (VecF)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE2__)
+    return (VecF)_mm_sqrt_ps((__m128)x);
+#else
+    for (int l = 0; l < N; ++l) x[l] = __builtin_sqrtf(x[l]);
+    return x;
+#endif
+  }
+  static MK_HD U bits(VecF x) { return (U)x; }
+  static MK_HD VecF from_bits(U u) { return (VecF)u; }
+  static MK_HD VecF from_small(U u) { return __builtin_convertvector((VecI32)u, VecF); }
+  static MK_HD VecF from_centred(U u) { return __builtin_convertvector((VecI32)u - 0x20000000, VecF); }
+  static MK_HD U widen(W w) { return w; }
+  static MK_HD bool any(VecI32 m) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)m, (__m512i)m) != 0;
+#elif defined(__AVX2__)
+    return _mm256_movemask_epi8((__m256i)m) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_epi8((__m128i)m) != 0;
+#else
+    int32_t r = 0;
+    for (int l = 0; l < N; ++l) r |= m[l];
+    return r != 0;
+#endif
+  }
+};
+
+template <>
+struct Ops<VecD> {
+  using T = double;
+  using U = VecU64;
+  using W = VecU64;  // a 32-bit word in the low half of each lane; the high half may hold anything
+  static constexpr int N = register_bytes / 8;
+  static MK_HD VecD constant(double x) { return x - VecD{}; }
+  static MK_HD VecD sqrt(VecD x) {
+#if defined(__AVX512F__)
+    return (VecD)_mm512_sqrt_pd((__m512d)x);
+#elif defined(__AVX2__)
+    return (VecD)_mm256_sqrt_pd((__m256d)x);
+#elif defined(__SSE2__)
+    return (VecD)_mm_sqrt_pd((__m128d)x);
+#else
+    for (int l = 0; l < N; ++l) x[l] = __builtin_sqrt(x[l]);
+    return x;
+#endif
+  }
+  static MK_HD U bits(VecD x) { return (U)x; }
+  static MK_HD VecD from_bits(U u) { return (VecD)u; }
+  // 2^52 + u has u in its mantissa: exact, and no 64-bit conversion instruction is needed.
+  static MK_HD VecD from_small(U u) { return (VecD)(u | 0x4330000000000000ull) - 4503599627370496.0; }
+  static MK_HD VecD from_centred(U u) { return (VecD)(u | 0x4330000000000000ull) - (4503599627370496.0 + 536870912.0); }
+  static MK_HD VecD from_word(W w) { return from_small(w & 0xffffffffull); }
+  static MK_HD U widen(W w) { return w; }
+  static MK_HD bool any(VecI64 m) { return Ops<VecF>::any((VecI32)m); }
+};
+
+#if defined(__AVX512F__)
+#define MK_MUL_EPU32(a, b) ((VecU64)_mm512_mul_epu32((__m512i)(a), (__m512i)(b)))
+#elif defined(__AVX2__)
+#define MK_MUL_EPU32(a, b) ((VecU64)_mm256_mul_epu32((__m256i)(a), (__m256i)(b)))
+#elif defined(__SSE2__)
+#define MK_MUL_EPU32(a, b) ((VecU64)_mm_mul_epu32((__m128i)(a), (__m128i)(b)))
+#else
+#define MK_MUL_EPU32(a, b) (((a)&0xffffffffull) * ((b)&0xffffffffull))
+#endif
+
+template <>
+struct WordOps<VecU64> {
+  static MK_HD void multiply(VecU64 a, uint32_t m, VecU64& hi, VecU64& lo) {
+    VecU64 p = MK_MUL_EPU32(a, constant(m));
+    hi = p >> 32;
+    lo = p;
+  }
+  static MK_HD VecU64 constant(uint32_t x) { return static_cast<uint64_t>(x) - VecU64{}; }
+};
+
+template <>
+struct WordOps<VecU32> {
+  // Even and odd lanes apart, then merged.
+  static MK_HD void multiply(VecU32 a, uint32_t m, VecU32& hi, VecU32& lo) {
+    VecU64 factor = static_cast<uint64_t>(m) - VecU64{};
+    VecU64 even = MK_MUL_EPU32((VecU64)a, factor);
+    VecU64 odd = MK_MUL_EPU32((VecU64)a >> 32, factor);
+#if defined(__AVX512F__)
+    hi = (VecU32)_mm512_mask_blend_epi32(0xaaaa, (__m512i)(even >> 32), (__m512i)odd);
+    lo = (VecU32)_mm512_mask_blend_epi32(0xaaaa, (__m512i)even, (__m512i)(odd << 32));
+#elif defined(__AVX2__)
+    hi = (VecU32)_mm256_blend_epi32((__m256i)(even >> 32), (__m256i)odd, 0xaa);
+    lo = (VecU32)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xaa);
+#else
+    const VecU64 low = 0xffffffffull - VecU64{};
+    hi = (VecU32)((even >> 32) | (odd & ~low));
+    lo = (VecU32)((even & low) | (odd << 32));
+#endif
+  }
+  static MK_HD VecU32 constant(uint32_t x) { return x - VecU32{}; }
+};
+
+#undef MK_MUL_EPU32
+
+// Unaligned loads and stores, whole or the first n lanes.
+template <class V>
+MK_HD V load(const typename Ops<V>::T* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V>
+MK_HD void store(typename Ops<V>::T* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+template <class V>
+MK_HD V load_first(const typename Ops<V>::T* p, int n) {
+  V v{};
+  for (int l = 0; l < n; ++l) v[l] = p[l];
+  return v;
+}
+template <class V>
+MK_HD void store_first(typename Ops<V>::T* p, V v, int n) {
+  for (int l = 0; l < n; ++l) p[l] = v[l];
+}
+
+// Words {first, first + 1, ...} as low and high halves. Lane counts and group sizes keep runs inside one 2^32 page.
+template <class W>
+MK_HD W iota_words(uint32_t first) {
+  W w;
+  constexpr int n = sizeof(W) / sizeof(w[0]);
+  for (int l = 0; l < n; ++l) w[l] = first + static_cast<uint32_t>(l);
+  return w;
+}
+
+}  // namespace mk

@@ -1,0 +1,35 @@
+// mckean._core: the CPU executor, and the process-wide settings.
+#define MK_EXECUTOR cpu
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+namespace mk { namespace cpu { using Device = nanobind::device::cpu; } }
+#include "bindings.hpp"
+#include "dispatch.hpp"
+#include "pool.hpp"
+
+namespace {
+
+void check_signals() {
+  nb::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  mk::set_poll(check_signals);
+  m.def("num_threads", &mk::num_threads);
+  m.def("set_num_threads", &mk::set_num_threads, "n"_a);
+  m.def("simd_level", [] { return std::string(mk::simd_level_name()); });
+  m.def("simd_levels", &mk::simd_levels);
+  m.def("set_simd_level", &mk::set_simd_level, "name"_a);
+  m.def(
+      "philox4x32",
+      [](std::vector<uint32_t> counter, std::vector<uint32_t> key) {
+        if (counter.size() != 4 || key.size() != 2) throw std::invalid_argument("counter: expected 4 words, key: 2");
+        auto r = mk::philox<uint32_t>(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);
+        return std::vector<uint32_t>(r.w, r.w + 4);
+      },
+      "counter"_a, "key"_a);
+  mk::cpu::bind_executor(m);
+}

@@ -1,0 +1,98 @@
+// What an executor offers: the same functions in mk::cpu (cpp/src) and mk::cuda (cuda/), so the Python bindings are written
+// once. MK_EXECUTOR names the namespace and is set by the build. Pointers are to memory of that executor's device unless a
+// comment says host; sizes and indices are checked by the callers above. `queue` is the CUDA stream to work on (no
+// synchronisation happens); the CPU executor ignores it and returns when the work is done.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifndef MK_EXECUTOR
+#error "MK_EXECUTOR must be cpu or cuda"
+#endif
+
+namespace mk {
+
+using Queue = void*;
+
+// ---- fused stepping -------------------------------------------------------------------------------------------------
+constexpr int max_combine_arrays = 16, max_combine_outputs = 8;
+
+// outs[j] (rows, cols) = sum_k c[j][k] arrays[k] + noise[j] N(0, 1), row-major; one normal per element, shared by all j.
+template <class T>
+struct CombineArgs {
+  int n_outputs, n_arrays;
+  int64_t rows, cols;
+  T* outs[max_combine_outputs];
+  const T* arrays[max_combine_arrays];
+  T coefficients[max_combine_outputs * max_combine_arrays];
+  const T* row_coefficients[max_combine_outputs * max_combine_arrays];  // (rows,) each; null: the scalar counts
+  T noise[max_combine_outputs];
+  const T* row_noise[max_combine_outputs];
+  bool draws;  // false: no noise anywhere
+  uint64_t key, counter;
+};
+
+// The accept step of a Metropolis-adjusted Langevin chain; x, proposal, gradients and outputs: (rows, cols), rest (rows,).
+template <class T>
+struct MetropolisArgs {
+  int64_t rows, cols;
+  const T *x, *x_proposed, *gradient, *gradient_proposed, *log_density, *log_density_proposed;
+  T step;
+  uint64_t key, counter;
+  T *x_new, *gradient_new, *log_density_new;
+  uint8_t* accepted;
+};
+
+// ---- Brownian trees -------------------------------------------------------------------------------------------------
+// components: 1 = W, 2 = W and H, 3 = W, H and K. lanes = paths * dim of the (sub-)tree; the first one is number first_lane.
+struct TreeArgs {
+  uint64_t seed;
+  int components, depth;
+  double t0, t1;
+  int64_t first_lane, paths, dim;
+};
+
+struct FractionalArgs {
+  TreeArgs tree;         // components = 3
+  int terms;             // Ornstein-Uhlenbeck processes
+  const double* leaf;    // host, (terms, 4): decay, W, H, K weights of one whole leaf
+  const double* weight;  // host, (terms,)
+  const double* past;    // host, (terms, terms) lower Cholesky factor of the stationary covariance, or null
+};
+
+namespace MK_EXECUTOR {
+
+void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
+template <class T>
+void fill_uniform(T* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
+template <class T>
+void fill_normal(T* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
+
+template <class T>
+void combine(const CombineArgs<T>& args, Queue queue);
+// outs[c] = scales[c] * z_c for c < count <= 3: the W, H, K of one step of every lane, without a tree.
+template <class T>
+void step_noise(T* const* outs, const T* scales, int count, int64_t n, uint64_t seed, uint64_t counter, Queue queue);
+template <class T>
+void metropolis(const MetropolisArgs<T>& args, Queue queue);
+
+// W, H, K over [s, t]: outputs (paths, dim) each, null where not wanted. s, t: host, one value each when !per_path, else
+// device arrays (paths,). cursor: an accelerator owned by the caller, or null; it never changes a bit.
+struct Cursor;
+Cursor* make_cursor(const TreeArgs& tree, int value_bytes);
+void free_cursor(Cursor* cursor);
+template <class T>
+void tree_increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K, Cursor* cursor,
+                    Queue queue);
+// Consecutive increments over a non-decreasing host grid ts[0..n_times): outputs (n_times - 1, paths, dim).
+template <class T>
+void tree_increments(const TreeArgs& tree, const double* ts, int64_t n_times, T* W, T* H, T* K, Queue queue);
+// sum_k weight_k (Y_k(t) - Y_k(0)) at each of n_times non-decreasing host times: out (n_times, paths, dim). partial: host,
+// (n_times, terms, 4), the decay and the W, H, K weights of the last, cut leaf of each time.
+template <class T>
+void fractional_values(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial, T* out,
+                       Queue queue);
+
+}  // namespace MK_EXECUTOR
+}  // namespace mk

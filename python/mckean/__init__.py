@@ -1,0 +1,24 @@
+"""Sampling and optimising with interacting particles, on a native CPU and CUDA backend."""
+
+from mckean import random, samplers
+from mckean._dispatch import get_num_threads, set_num_threads
+from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
+from mckean._run import Result, load, run
+from mckean.stepping import combine
+
+__all__ = [
+    "CheckpointError",
+    "ConvergenceWarning",
+    "DeviceError",
+    "Result",
+    "__version__",
+    "combine",
+    "get_num_threads",
+    "load",
+    "random",
+    "run",
+    "samplers",
+    "set_num_threads",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,121 @@
+"""The one place that knows devices: which native module works where, and how many threads it
+uses."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from typing import Any
+
+from mckean import _array
+from mckean._errors import DeviceError, as_count
+
+__all__ = ["carrier", "executor", "get_num_threads", "parse_device", "set_num_threads"]
+
+
+@functools.cache
+def _core() -> Any:
+    return importlib.import_module("mckean._core")
+
+
+@functools.cache
+def _cuda() -> tuple[Any, str]:
+    """The CUDA module, or None and the reason."""
+    if importlib.util.find_spec("mckean._cuda") is None:
+        return None, "this build of mckean has no CUDA executor (not built)"
+    try:
+        return importlib.import_module("mckean._cuda"), ""
+    except ImportError as error:
+        return None, f"the CUDA executor does not load: {error}"
+
+
+def parse_device(device: Any, name: str = "device") -> str:
+    """Return "cpu" or "cuda:i" from "cpu", "cuda", "cuda:i" or a framework's own device object."""
+    text = str(device)
+    kind, colon, index = text.partition(":")
+    if text == "cpu":
+        return text
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise ValueError(f"{name}: expected 'cpu', 'cuda' or 'cuda:<index>', got {text!r}")
+    return f"cuda:{int(index or 0)}"
+
+
+def executor(device: str) -> Any:
+    """Return the native module that works on `device`.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", "cuda" or "cuda:<index>".
+
+    Returns
+    -------
+    module
+        ``mckean._core`` or ``mckean._cuda``; both offer the same functions.
+
+    Raises
+    ------
+    DeviceError
+        If the CUDA executor is asked for and cannot work; the message says why.
+    ValueError
+        If `device` is not the name of a device.
+    """
+    if device == "cpu":
+        return _core()
+    index = int(parse_device(device).partition(":")[2])
+    module, reason = _cuda()
+    reason = reason or module.device_status()
+    if reason:
+        raise DeviceError(f"device {device!r} is not available: {reason}")
+    found = len(module.devices())
+    if index >= found:
+        raise DeviceError(f"device {device!r} is not available: found {found} CUDA device(s)")
+    return module
+
+
+def carrier(framework: _array.Framework, device: str) -> _array.Framework:
+    """The framework that holds arrays on `device` for a user of `framework`.
+
+    NumPy has no device memory, so ``device="cuda"`` computes in CuPy or PyTorch arrays, which are
+    then copied back.
+    """
+    if device == "cpu" or framework.has_cuda:
+        return framework
+    for name in ("cupy", "torch"):
+        if importlib.util.find_spec(name) is not None:
+            return _array.FRAMEWORKS[name]
+    raise DeviceError(
+        f"device {device!r} is not available: it needs CuPy or PyTorch to hold device memory"
+    )
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads native calls use on the CPU.
+
+    Results do not depend on it. The environment variable ``MCKEAN_NUM_THREADS`` sets the initial
+    value.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Examples
+    --------
+    >>> import mckean as mk
+    >>> mk.set_num_threads(2)
+    >>> mk.get_num_threads()
+    2
+    """
+    _core().set_num_threads(as_count(n, "n", least=1, below=1 << 16))
+
+
+def get_num_threads() -> int:
+    """Return how many threads native calls use on the CPU.
+
+    Returns
+    -------
+    int
+    """
+    return int(_core().num_threads())

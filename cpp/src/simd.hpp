@@ -165,12 +165,14 @@ MK_HD void store(typename Ops<V>::T* p, V v) {
 }
 template <class V>
 MK_HD V load_first(const typename Ops<V>::T* p, int n) {
+  if (n == Ops<V>::N) return load<V>(p);
   V v{};
   for (int l = 0; l < n; ++l) v[l] = p[l];
   return v;
 }
 template <class V>
 MK_HD void store_first(typename Ops<V>::T* p, V v, int n) {
+  if (n == Ops<V>::N) return store<V>(p, v);
   for (int l = 0; l < n; ++l) p[l] = v[l];
 }
 

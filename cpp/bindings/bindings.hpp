@@ -174,8 +174,13 @@ void bind_stepping_type(nb::module_& m) {
       "queue"_a = 0);
 }
 
+// ---- families of their own file -------------------------------------------------------------------------------------
+
+#include "bind_brownian.hpp"
+
 inline void bind_executor(nb::module_& m) {
   bind_random(m);
+  bind_brownian(m);
   bind_stepping_type<float>(m);
   bind_stepping_type<double>(m);
 }

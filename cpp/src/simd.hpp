@@ -43,6 +43,8 @@ struct Ops<VecF> {
   using W = VecU32;
   static constexpr int N = register_bytes / 4;
   static MK_HD VecF constant(float x) { return x - VecF{}; }
+  static MK_HD float lane(VecF x, int l) { return x[l]; }
+  static MK_HD void set_lane(VecF& x, int l, float value) { x[l] = value; }
   static MK_HD VecF sqrt(VecF x) {
 #if defined(__AVX512F__)
     return (VecF)_mm512_sqrt_ps((__m512)x);
@@ -82,6 +84,8 @@ struct Ops<VecD> {
   using W = VecU64;  // a 32-bit word in the low half of each lane; the high half may hold anything
   static constexpr int N = register_bytes / 8;
   static MK_HD VecD constant(double x) { return x - VecD{}; }
+  static MK_HD double lane(VecD x, int l) { return x[l]; }
+  static MK_HD void set_lane(VecD& x, int l, double value) { x[l] = value; }
   static MK_HD VecD sqrt(VecD x) {
 #if defined(__AVX512F__)
     return (VecD)_mm512_sqrt_pd((__m512d)x);
@@ -161,12 +165,14 @@ MK_HD void store(typename Ops<V>::T* p, V v) {
 }
 template <class V>
 MK_HD V load_first(const typename Ops<V>::T* p, int n) {
+  if (n == Ops<V>::N) return load<V>(p);
   V v{};
   for (int l = 0; l < n; ++l) v[l] = p[l];
   return v;
 }
 template <class V>
 MK_HD void store_first(typename Ops<V>::T* p, V v, int n) {
+  if (n == Ops<V>::N) return store<V>(p, v);
   for (int l = 0; l < n; ++l) p[l] = v[l];
 }
 

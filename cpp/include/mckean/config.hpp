@@ -10,3 +10,23 @@
 #else
 #define MK_HD inline __attribute__((always_inline))
 #endif
+
+namespace mk {
+
+// x > 0
+MK_HD int trailing_zeros(uint64_t x) {
+#if defined(__CUDA_ARCH__)
+  return __ffsll(static_cast<long long>(x)) - 1;
+#else
+  return __builtin_ctzll(x);
+#endif
+}
+MK_HD int bit_width(uint64_t x) {
+#if defined(__CUDA_ARCH__)
+  return 64 - __clzll(static_cast<long long>(x));
+#else
+  return x == 0 ? 0 : 64 - __builtin_clzll(x);
+#endif
+}
+
+}  // namespace mk

@@ -18,7 +18,7 @@ namespace mk {
 // What the maths headers need to know of a value type:
 //   T  the scalar;  N  how many;  U  unsigned integers of the same width;  W  a random word (32 bits, in the low half of
 //   U where U is wider);  constant, sqrt, bits, from_bits;  from_small: u below 2^31 -> V;  from_centred: u - 2^29 -> V,
-//   rounded once;  from_word: 32 bits -> V (double only);  widen: W -> U;  any: is some lane of a comparison true.
+//   rounded once;  from_word: 32 bits -> V (double only);  widen: W -> U;  any: is some lane of a comparison true;  lane, set_lane: one element.
 template <class V>
 struct Ops;
 
@@ -29,6 +29,8 @@ struct Ops<float> {
   using W = uint32_t;
   static constexpr int N = 1;
   static MK_HD float constant(float x) { return x; }
+  static MK_HD float lane(float x, int) { return x; }
+  static MK_HD void set_lane(float& x, int, float value) { x = value; }
   static MK_HD float sqrt(float x) {
 #if defined(__CUDA_ARCH__)
     return __fsqrt_rn(x);
@@ -59,6 +61,8 @@ struct Ops<double> {
   using W = uint32_t;
   static constexpr int N = 1;
   static MK_HD double constant(double x) { return x; }
+  static MK_HD double lane(double x, int) { return x; }
+  static MK_HD void set_lane(double& x, int, double value) { x = value; }
   static MK_HD double sqrt(double x) {
 #if defined(__CUDA_ARCH__)
     return __dsqrt_rn(x);

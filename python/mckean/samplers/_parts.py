@@ -8,6 +8,7 @@ from typing import Any
 
 from mckean._array import Input, as_input, as_match, check_finite
 from mckean._dispatch import executor
+from mckean.brownian import BrownianTree
 
 __all__ = ["Noise", "Target", "starting_points"]
 
@@ -119,8 +120,6 @@ class Noise:
     def _tree(self, x: Input, seed: int) -> Any:
         key = (seed, x.shape, x.dtype, x.device, x.framework.name)
         if key not in self._trees:
-            from mckean.brownian import BrownianTree
-
             if len(self._trees) >= 4:
                 self._trees.clear()
             self._trees[key] = BrownianTree(

@@ -107,7 +107,7 @@ class UnderdampedLangevin:
     --------
     >>> import numpy as np
     >>> import mckean as mk
-    >>> chain = mk.samplers.UnderdampedLangevin(lambda x: -x, step=0.2, noise="counter")
+    >>> chain = mk.samplers.UnderdampedLangevin(lambda x: -x, step=0.2)
     >>> result = mk.run(chain, np.zeros((200, 2)), 400, burn_in=100, seed=1, progress=False)
     >>> round(float(result.x.var()), 1), result.n_gradient_evaluations
     (1.0, 800)

@@ -1,0 +1,80 @@
+"""Fixtures: every test that takes `xp` runs on every framework that can be imported."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+
+class Numpy:
+    name = "numpy"
+
+    def asarray(self, a):
+        return np.array(a)
+
+    def to_numpy(self, a):
+        assert type(a) is np.ndarray
+        return a
+
+    def dtype(self, a):
+        return str(a.dtype).rpartition(".")[2]
+
+
+class Torch(Numpy):
+    name = "torch"
+
+    def __init__(self):
+        self.module = importlib.import_module("torch")
+
+    def asarray(self, a):
+        return self.module.tensor(np.asarray(a))
+
+    def to_numpy(self, a):
+        assert isinstance(a, self.module.Tensor)
+        return a.numpy()
+
+
+class Jax(Numpy):
+    name = "jax"
+
+    def __init__(self):
+        self.module = importlib.import_module("jax")
+        self.module.config.update("jax_enable_x64", True)
+
+    def asarray(self, a):
+        return self.module.numpy.asarray(np.array(a))
+
+    def to_numpy(self, a):
+        assert isinstance(a, self.module.Array)
+        return np.asarray(a)
+
+
+class Cupy(Numpy):
+    name = "cupy"
+
+    def __init__(self):
+        self.module = importlib.import_module("cupy")
+        self.module.cuda.runtime.getDeviceCount()
+
+    def asarray(self, a):
+        return self.module.asarray(a)
+
+    def to_numpy(self, a):
+        assert isinstance(a, self.module.ndarray)
+        return a.get()
+
+
+@pytest.fixture(params=[Numpy, Torch, Jax, Cupy], ids=lambda c: c.__name__.lower())
+def xp(request):
+    """A framework; those that cannot be imported skip with their name."""
+    try:
+        return request.param()
+    except Exception as error:
+        pytest.skip(f"{request.param.__name__.lower()}: {error}")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param

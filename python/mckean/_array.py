@@ -36,6 +36,7 @@ __all__ = [
 
 Shape = Sequence["int | str | None"]
 _INTEGERS = frozenset(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64))
+_READABLE = _INTEGERS | {"float32", "float64"}
 
 
 @dataclass(slots=True, frozen=True)
@@ -359,6 +360,9 @@ def as_input(
     a = framework.adopt(x, name)
     to = f" to match {match}" if match else ""
     found = tuple(a.shape)
+    kind = framework.dtype(a)
+    if kind not in _READABLE:
+        raise TypeError(f"{name}: expected {dtype or 'float32 or float64'}{to}, got {kind}")
     if shape is not None and (
         len(found) != len(shape)
         or any(isinstance(w, int) and w != f for w, f in zip(shape, found, strict=True))
@@ -367,11 +371,10 @@ def as_input(
             "," if len(shape) == 1 else ""
         )
         raise ValueError(f"{name}: expected shape ({inner}){to}, got {found}")
-    kind = framework.dtype(a)
     if kind in _INTEGERS and dtype != kind:
         a = framework.cast(a, dtype or "float64")
         kind = framework.dtype(a)
-    if kind != dtype if dtype is not None else kind not in ("float32", "float64"):
+    if dtype is not None and kind != dtype:
         raise TypeError(f"{name}: expected {dtype or 'float32 or float64'}{to}, got {kind}")
     a = framework.contiguous(a)
     device = framework.device(a, name)

@@ -4,10 +4,9 @@ import array
 import subprocess
 import sys
 
+import mckean as mk
 import numpy as np
 import pytest
-
-import mckean as mk
 from mckean import _array, _dispatch
 from mckean._errors import as_count, as_seed, positive
 
@@ -55,7 +54,7 @@ def test_other_types_are_refused_by_name(xp, kind):
     "bad", ["text", None, object(), [[1.0], [1.0, 2.0]], np.longdouble([1.0]), ["a"]], ids=repr
 )
 def test_what_is_no_array_is_a_type_error(bad):
-    with pytest.raises(TypeError, match="^x: "):
+    with pytest.raises(TypeError, match=r"^x: "):
         _array.as_input(bad, "x")
 
 
@@ -170,10 +169,14 @@ def test_nan_is_reported_with_number_and_place(xp):
     x = np.zeros((4, 3))
     x[1, 2], x[3, 0] = np.nan, np.inf
     checked = _array.as_input(xp.asarray(x), "scores")
-    with pytest.raises(ValueError, match=r"scores: .* got 2 NaN or infinite, first at index \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"scores: .* got 2 NaN or infinite, first at index \(1, 2\)"
+    ):
         _array.check_finite(checked, "scores")
     assert _array.nonfinite_rows(checked) == 2
-    big = _array.as_input(xp.asarray(np.full(4, 1e308)), "x")  # the sum overflows, the values do not
+    big = _array.as_input(
+        xp.asarray(np.full(4, 1e308)), "x"
+    )  # the sum overflows, the values do not
     _array.check_finite(big, "x")
     with pytest.raises(ValueError, match="first at index 0"):
         _array.check_finite(_array.as_input([np.nan], "x"), "x")
@@ -208,10 +211,10 @@ def test_import_is_light():
 def test_missing_cuda_says_why():
     core = _dispatch.executor("cpu")
     assert core.__name__ == "mckean._core"
-    module, reason = _dispatch._cuda()
+    module, _ = _dispatch._cuda()
     if module is not None and not module.device_status():
         pytest.skip("cuda: available here")
-    with pytest.raises(mk.DeviceError, match="device 'cuda:0' is not available: .+"):
+    with pytest.raises(mk.DeviceError, match=r"device 'cuda:0' is not available: .+"):
         _dispatch.executor("cuda:0")
     with pytest.raises(mk.DeviceError):
         mk.random.normal(0, 3, device="cuda")
@@ -251,7 +254,7 @@ def test_number_of_threads():
     finally:
         mk.set_num_threads(before)
     for bad, error in ((0, ValueError), (1.5, TypeError), (True, TypeError)):
-        with pytest.raises(error, match="^n: "):
+        with pytest.raises(error, match=r"^n: "):
             mk.set_num_threads(bad)
 
 
@@ -260,15 +263,27 @@ def test_seeds():
     assert as_seed(np.uint64(2**64 - 1)) == 2**64 - 1
     sequence = np.random.SeedSequence(5)
     assert as_seed(sequence) == int(np.random.SeedSequence(5).generate_state(1, np.uint64)[0])
-    for bad, error in ((-1, ValueError), (2**64, ValueError), (True, TypeError), (1.0, TypeError), (None, TypeError)):
-        with pytest.raises(error, match="^seed: "):
+    for bad, error in (
+        (-1, ValueError),
+        (2**64, ValueError),
+        (True, TypeError),
+        (1.0, TypeError),
+        (None, TypeError),
+    ):
+        with pytest.raises(error, match=r"^seed: "):
             as_seed(bad)
 
 
 def test_checks_name_the_argument():
     assert positive(np.float32(0.5), "h") == 0.5
-    for bad, error in ((0, ValueError), (-1.0, ValueError), (np.nan, ValueError), ("1", TypeError), (True, TypeError)):
-        with pytest.raises(error, match="^h: "):
+    for bad, error in (
+        (0, ValueError),
+        (-1.0, ValueError),
+        (np.nan, ValueError),
+        ("1", TypeError),
+        (True, TypeError),
+    ):
+        with pytest.raises(error, match=r"^h: "):
             positive(bad, "h")
     with pytest.raises(ValueError, match=r"n: expected an integer of at least 0 and below 2\*\*60"):
         as_count(2**60, "n", below=1 << 60)

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import zipfile
 
+import mckean as mk
 import numpy as np
 import pytest
-
-import mckean as mk
 from mckean import _run
 
 
@@ -155,7 +154,13 @@ def test_progress_bar_is_shown_or_not(capsys):
     ],
 )
 def test_bad_arguments_are_named(kwargs, error, match):
-    call = {"method": Counting(), "x0": np.zeros((2, 2)), "n_steps": 10, "progress": False, **kwargs}
+    call = {
+        "method": Counting(),
+        "x0": np.zeros((2, 2)),
+        "n_steps": 10,
+        "progress": False,
+        **kwargs,
+    }
     with pytest.raises(error, match=match):
         mk.run(call.pop("method"), call.pop("x0"), call.pop("n_steps"), **call)
 
@@ -239,11 +244,14 @@ def test_ctrl_c_at_any_moment(tmp_path):
         "chain = mk.samplers.UnderdampedLangevin(np.negative, 0.1)\n"
         "def tell(step, state):\n"
         "    if step == 100: print('go', flush=True)\n"
-        "mk.run(chain, np.ones((50, 3)), 10**6, thin=1000, progress=False, checkpoint=sys.argv[1],\n"
-        "       checkpoint_every=0.01, callback=tell)\n"
+        "mk.run(chain, np.ones((50, 3)), 10**6, thin=1000, progress=False,\n"
+        "       checkpoint=sys.argv[1], checkpoint_every=0.01, callback=tell)\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout.readline() == "go\n"
     child.send_signal(signal.SIGINT)
@@ -307,7 +315,12 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, match):
     call = {"method": Counting(), "x0": np.zeros((2, 2)), "n_steps": 9, "seed": 0, **change}
     with pytest.raises(mk.CheckpointError, match=match) as info:
         mk.run(
-            call.pop("method"), call.pop("x0"), call.pop("n_steps"), progress=False, checkpoint=path, **call
+            call.pop("method"),
+            call.pop("x0"),
+            call.pop("n_steps"),
+            progress=False,
+            checkpoint=path,
+            **call,
         )
     assert str(path) in str(info.value)
     assert path.read_bytes() == before
@@ -341,7 +354,7 @@ def test_truncated_checkpoints_are_refused(tmp_path):
     whole = path.read_bytes()
     for keep in [0, 1, 10, len(whole) // 3, len(whole) // 2, len(whole) - 30, len(whole) - 1]:
         path.write_bytes(whole[:keep])
-        with pytest.raises(mk.CheckpointError, match="run.npz: "):
+        with pytest.raises(mk.CheckpointError, match=r"run.npz: "):
             mk.run(Counting(), np.zeros((3, 2)), 9, progress=False, checkpoint=path)
         assert path.read_bytes() == whole[:keep]
 
@@ -426,7 +439,7 @@ def test_load_refuses_checkpoints_and_missing_files(tmp_path):
 def test_states_with_other_fields_are_refused(tmp_path):
     r = mk.run(Counting(), np.zeros((2, 1)), 3, progress=False)
     r.state.nothing = [1, 2]
-    with pytest.raises(TypeError, match="state.nothing: expected an array"):
+    with pytest.raises(TypeError, match=r"state.nothing: expected an array"):
         r.save(tmp_path / "r.npz")
     assert not os.listdir(tmp_path)
 

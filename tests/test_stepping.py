@@ -2,11 +2,10 @@
 
 import threading
 
+import mckean as mk
 import numpy as np
 import pytest
 import reference
-
-import mckean as mk
 
 LIMIT = {"float32": 1e-6, "float64": 1e-15}
 
@@ -129,7 +128,13 @@ def test_bad_out_is_refused():
         ([1.0], [np.zeros(2)], {"counter": 2**60}, ValueError, "counter: "),
         ([1.0], [np.zeros(2)], {"stream": -1}, ValueError, "stream: "),
         ([1.0], [np.zeros(2)], {"seed": 0.5}, TypeError, "seed: "),
-        ([[1.0]], [np.zeros(2)], {"noise_scale": [1.0, 2.0]}, ValueError, "noise_scale: expected 1"),
+        (
+            [[1.0]],
+            [np.zeros(2)],
+            {"noise_scale": [1.0, 2.0]},
+            ValueError,
+            "noise_scale: expected 1",
+        ),
     ],
 )
 def test_bad_arguments_are_named(coefficients, arrays, kwargs, error, match):
@@ -162,7 +167,11 @@ def test_numbers_depend_on_the_flat_index_only(draw, xp, dtype):
     assert (xp.to_numpy(short).ravel() == xp.to_numpy(long)[:91]).all()
     assert (xp.to_numpy(long) == draw(3, 1000, stream=1, counter=2, dtype=dtype)).all()
     assert xp.dtype(long) == dtype
-    for other in (draw(4, 1000, stream=1, counter=2), draw(3, 1000, stream=2, counter=2), draw(3, 1000, stream=1)):
+    for other in (
+        draw(4, 1000, stream=1, counter=2),
+        draw(3, 1000, stream=2, counter=2),
+        draw(3, 1000, stream=1),
+    ):
         assert not np.isin(other, xp.to_numpy(long)).any()
 
 
@@ -172,7 +181,7 @@ def test_empty_draws(shape):
 
 
 def test_draws_have_the_right_moments(dtype):
-    """H0: the law is right. 10^6 draws; each bound is 6 standard errors, false-alarm rate below 1e-8."""
+    """H0: the law is right. 10^6 draws, 6 standard errors each: false-alarm rate below 1e-8."""
     n = 1_000_000
     z = mk.random.normal(11, n, dtype=dtype).astype(np.float64)
     assert abs(z.mean()) < 6 / n**0.5

@@ -3,17 +3,23 @@
 from mckean import random, samplers
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
+from mckean._info import info
 from mckean._run import Result, load, run
+from mckean.brownian import BrownianTree, FractionalBrownianTree, Increment
 from mckean.stepping import combine
 
 __all__ = [
+    "BrownianTree",
     "CheckpointError",
     "ConvergenceWarning",
     "DeviceError",
+    "FractionalBrownianTree",
+    "Increment",
     "Result",
     "__version__",
     "combine",
     "get_num_threads",
+    "info",
     "load",
     "random",
     "run",

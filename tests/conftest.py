@@ -6,6 +6,7 @@ import importlib
 
 import numpy as np
 import pytest
+from mckean import _core
 
 
 class Numpy:
@@ -14,8 +15,11 @@ class Numpy:
     def asarray(self, a):
         return np.array(a)
 
+    def is_array(self, a):
+        return type(a) is np.ndarray
+
     def to_numpy(self, a):
-        assert type(a) is np.ndarray
+        assert self.is_array(a)
         return a
 
     def dtype(self, a):
@@ -31,8 +35,11 @@ class Torch(Numpy):
     def asarray(self, a):
         return self.module.tensor(np.asarray(a))
 
+    def is_array(self, a):
+        return isinstance(a, self.module.Tensor)
+
     def to_numpy(self, a):
-        assert isinstance(a, self.module.Tensor)
+        assert self.is_array(a)
         return a.numpy()
 
 
@@ -46,8 +53,11 @@ class Jax(Numpy):
     def asarray(self, a):
         return self.module.numpy.asarray(np.array(a))
 
+    def is_array(self, a):
+        return isinstance(a, self.module.Array)
+
     def to_numpy(self, a):
-        assert isinstance(a, self.module.Array)
+        assert self.is_array(a)
         return np.asarray(a)
 
 
@@ -61,8 +71,11 @@ class Cupy(Numpy):
     def asarray(self, a):
         return self.module.asarray(a)
 
+    def is_array(self, a):
+        return isinstance(a, self.module.ndarray)
+
     def to_numpy(self, a):
-        assert isinstance(a, self.module.ndarray)
+        assert self.is_array(a)
         return a.get()
 
 
@@ -78,3 +91,12 @@ def xp(request):
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     return request.param
+
+
+@pytest.fixture(params=_core.simd_levels())
+def simd_level(request):
+    """Every instruction set of this machine."""
+    before = _core.simd_level()
+    _core.set_simd_level(request.param)
+    yield request.param
+    _core.set_simd_level(before)

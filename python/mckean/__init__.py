@@ -3,6 +3,7 @@
 from mckean import brownian, random, samplers
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
+from mckean._info import info
 from mckean._run import Result, load, run
 from mckean.brownian import BrownianTree, FractionalBrownianTree, Increment
 from mckean.stepping import combine
@@ -19,6 +20,7 @@ __all__ = [
     "brownian",
     "combine",
     "get_num_threads",
+    "info",
     "load",
     "random",
     "run",

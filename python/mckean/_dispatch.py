@@ -11,7 +11,7 @@ from typing import Any
 from mckean import _array
 from mckean._errors import DeviceError, as_count
 
-__all__ = ["carrier", "executor", "get_num_threads", "parse_device", "set_num_threads"]
+__all__ = ["carrier", "cuda_status", "executor", "get_num_threads", "parse_device", "set_num_threads"]
 
 
 @functools.cache
@@ -28,6 +28,13 @@ def _cuda() -> tuple[Any, str]:
         return importlib.import_module("mckean._cuda"), ""
     except ImportError as error:
         return None, f"the CUDA executor does not load: {error}"
+
+
+def cuda_status() -> tuple[str, list[dict[str, Any]]]:
+    """Return "available" or the reason why not, and the CUDA devices."""
+    module, reason = _cuda()
+    reason = reason or module.device_status()
+    return (reason, []) if reason else ("available", list(module.devices()))
 
 
 def parse_device(device: Any, name: str = "device") -> str:

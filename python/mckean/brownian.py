@@ -59,11 +59,17 @@ class _Times:
 
     t0: float
     t1: float
+    _earliest: float
+    _latest: float
+
+    def _set_interval(self, t0: float, t1: float) -> None:
+        self.t0, self.t1 = t0, t1
+        slack = 4 * float(np.finfo(np.float64).eps) * max(abs(t0), abs(t1))  # sums of steps may overshoot by rounding
+        self._earliest, self._latest = t0 - slack, t1 + slack
 
     def _check_times(self, t: np.ndarray[Any, Any], name: str) -> None:
-        slack = 4 * np.finfo(np.float64).eps * max(abs(self.t0), abs(self.t1))
-        if t.size and not (t.min() >= self.t0 - slack and t.max() <= self.t1 + slack):
-            bad = t[~((t >= self.t0 - slack) & (t <= self.t1 + slack))].flat[0]
+        if t.size and not (t.min() >= self._earliest and t.max() <= self._latest):
+            bad = t[~((t >= self._earliest) & (t <= self._latest))].flat[0]
             raise ValueError(f"{name}: expected times in [{self.t0}, {self.t1}], got {bad}")
 
     def _grid(self, ts: Any) -> np.ndarray[Any, Any]:
@@ -163,7 +169,7 @@ class BrownianTree(_Times):
     ) -> None:
         self.seed = as_seed(seed)
         self.shape = _shape(shape)
-        self.t0, self.t1 = _interval(t0, t1)
+        self._set_interval(*_interval(t0, t1))
         self.depth = _depth(self.t1 - self.t0, tol, 52)
         self.tol = (self.t1 - self.t0) * 2.0**-self.depth
         self.levy_area = one_of(levy_area, "levy_area", tuple(_COMPONENTS))
@@ -232,10 +238,15 @@ class BrownianTree(_Times):
         return made + [None] * (3 - used)
 
     def _results(self, framework: _array.Framework, dt: Any, outs: list[_array.Output | None]) -> Increment:
-        values = [None if out is None else out.result() for out in outs]
+        values = [out and out.result() for out in outs]
         if self.device != "cpu" and not framework.has_cuda:
             values = [None if v is None else _array.to_numpy(v) for v in values]
         return Increment(dt, *values)
+
+    def _shared(self, s: float, t: float) -> Increment:
+        outs = self._outputs(self._framework, ())
+        self._native.increment(s, t, *[o and o.data for o in outs], self._holder.queue(self.device))
+        return self._results(self._framework, t - s, outs)
 
     def increment(self, s: Any, t: Any) -> Increment:
         """Return the increment and areas of every component over ``[s, t]``.
@@ -266,6 +277,8 @@ class BrownianTree(_Times):
         >>> bool(abs(a.W + b.W - tree.increment(0.0, 1.1).W).max() < 1e-14)
         True
         """
+        if type(s) is float and type(t) is float and self._earliest <= s <= t <= self._latest:
+            return self._shared(s, t)  # the inner loop of a sampler: nothing but the call
         n = self.shape[0]
         framework = self._framework
         arrays = [x for x in (s, t) if not isinstance(x, (int, float)) and getattr(x, "ndim", None) not in (None, 0)]
@@ -276,10 +289,7 @@ class BrownianTree(_Times):
             self._check_times(np.array([t]), "t")
             if s > t:
                 raise ValueError(f"s: expected s <= t = {t}, got {s}")
-            outs = self._outputs(framework, ())
-            data = [None if o is None else o.data for o in outs]
-            self._native.increment(s, t, *data, self._holder.queue(self.device))
-            return self._results(framework, t - s, outs)
+            return self._shared(s, t)
 
         if self._follow_times:
             framework = _array.framework_of(arrays[0])
@@ -309,8 +319,7 @@ class BrownianTree(_Times):
         else:
             dt = times[1].array - times[0].array
         outs = self._outputs(framework, ())
-        data = [None if o is None else o.data for o in outs]
-        self._native.increment_per_path(times[0].data, times[1].data, *data, home.queue(self.device))
+        self._native.increment_per_path(times[0].data, times[1].data, *[o and o.data for o in outs], home.queue(self.device))
         return self._results(framework, dt, outs)
 
     def value(self, t: Any) -> Any:
@@ -364,8 +373,7 @@ class BrownianTree(_Times):
         if self._follow_times and self.device == "cpu":
             framework = _array.framework_of(ts)
         outs = self._outputs(framework, (grid.size - 1,))
-        data = [None if o is None else o.data for o in outs]
-        self._native.increments(grid, *data, carrier(framework, self.device).queue(self.device))
+        self._native.increments(grid, *[o and o.data for o in outs], carrier(framework, self.device).queue(self.device))
         dt = np.diff(grid).astype(self.dtype)
         return self._results(framework, framework.asarray(dt, self.device if framework.has_cuda else "cpu"), outs)
 
@@ -472,7 +480,8 @@ class FractionalBrownianTree(_Times):
             device=device,
             like=like,
         )
-        self.t0, self.t1, self.shape, self.tol = t0, t1, self.driver.shape, self.driver.tol
+        self._set_interval(t0, t1)
+        self.shape, self.tol = self.driver.shape, self.driver.tol
         self.dtype, self.device = self.driver.dtype, self.driver.device
         if rates is None:
             fastest = max(0.3, min(3000.0, 0.75 * 2.0**depth))

@@ -1,0 +1,54 @@
+"""Command line: ``python -m mckean info | demo | bench``."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def _bench(family: str, rest: list[str]) -> int:
+    # Benches time peers and live beside the package, not in it.
+    folder = Path(__file__).resolve().parents[2] / "bench"
+    script = folder / f"bench_{family}.py"
+    if not script.is_file():
+        known = ", ".join(sorted(p.stem.removeprefix("bench_") for p in folder.glob("bench_*.py")))
+        where = f"known families: {known}" if known else "benches come with the source tree, not with the wheel"
+        print(f"mckean bench: no bench {family!r}; {where}", file=sys.stderr)
+        return 2
+    return subprocess.call([sys.executable, str(script), *rest])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = argparse.ArgumentParser(prog="mckean", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="version, instruction set, threads, CUDA devices")
+    demo = commands.add_parser("demo", help="draw a posterior on real data, with a picture")
+    demo.add_argument("name", nargs="?", default="posterior", choices=["posterior"])
+    demo.add_argument("--output", default="demo", help="folder for the picture (default: demo)")
+    demo.add_argument("--chains", type=int, default=1000)
+    demo.add_argument("--steps", type=int, default=840)
+    bench = commands.add_parser("bench", help="our figures beside the peers'; further options go to the bench")
+    bench.add_argument("family")
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.command == "info":
+        import mckean
+
+        print(mckean.info())
+        return 0
+    if arguments.command == "demo":
+        from mckean import _demo
+
+        return _demo.posterior(Path(arguments.output), chains=arguments.chains, n_steps=arguments.steps)
+    return _bench(arguments.family, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -393,6 +393,12 @@ def test_mala_rejects_proposals_that_are_not_finite():
     assert r.converged and (r.x <= 0).all()
     assert 0 < r.stats["acceptance_rate"].mean() < 1
     assert r.stats["acceptance_rate"].shape == (100,)
+
+    class Pole(Quadratic):
+        def log_density(self, x):
+            return np.where(x[:, 0] > 0, np.inf, 0.0)
+
+    assert (mk.run(MALA(Pole(), 0.5), np.full((200, 1), -0.1), 20, progress=False).x <= 0).all()
     with pytest.raises(ValueError, match=r"grad_log_density\(x0\): expected finite"):
         MALA(Wall(), 0.5).init(np.ones((2, 1)))
 

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Shape = Sequence["int | str | None"]
+Match = str | tuple[str, tuple[int, ...]]
 _INTEGERS = frozenset(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64))
 _READABLE = _INTEGERS | {"float32", "float64"}
 
@@ -90,7 +91,7 @@ class Framework:
         )
 
     def dtype(self, a: Any) -> str:
-        return str(a.dtype).rpartition(".")[2]
+        return _dtype_text(a.dtype)
 
     def device(self, a: Any, name: str) -> str:
         return "cpu"
@@ -299,6 +300,11 @@ class _Jax(Framework):
         return FRAMEWORKS["cupy"]
 
 
+@functools.lru_cache(maxsize=64)
+def _dtype_text(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
 def _torch() -> Any:
     import torch
 
@@ -339,43 +345,48 @@ def framework_of(x: Any) -> Framework:
     kind: Any = type(x)
     name = _recognise(kind)
     if name is None and hasattr(x, "__dlpack_device__"):
-        name = (
-            "numpy" if int(x.__dlpack_device__()[0]) in (1, 3) else "cupy"
-        )  # 1 CPU, 3 pinned host
+        on_host = int(x.__dlpack_device__()[0]) in (1, 3)  # CPU, pinned memory
+        name = "numpy" if on_host else "cupy"
     return FRAMEWORKS[name or "numpy"]
 
 
+def _fits(found: tuple[int, ...], shape: Shape) -> bool:
+    return len(found) == len(shape) and all(
+        not isinstance(want, int) or want == got for want, got in zip(shape, found, strict=True)
+    )
+
+
+def _expected(name: str, what: str, match: Match, got: Any) -> str:
+    to = " to match " + (match if isinstance(match, str) else f"{match[0]} {match[1]}")
+    return f"{name}: expected {what}{to if match else ''}, got {got}"
+
+
 def as_input(
-    x: Any, name: str, *, shape: Shape | None = None, dtype: str | None = None, match: str = ""
+    x: Any, name: str, *, shape: Shape | None = None, dtype: str | None = None, match: Match = ""
 ) -> Input:
     """Check one array argument and make it readable by native code, without a copy where possible.
 
     `shape` holds sizes, and names or None for what is free; `match` names in errors what `shape`
-    and `dtype` were taken from ("x (100, 3)"). Integers become float64 (or `dtype`), other types
-    raise TypeError.
+    and `dtype` were taken from: "x (100, 3)", or a name and a shape. Integers become float64 (or
+    `dtype`), other types raise TypeError.
     """
     framework = framework_of(x)
     if framework.name == "numpy" and not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__"):
         x = np.from_dlpack(x)
     a = framework.adopt(x, name)
-    to = f" to match {match}" if match else ""
     found = tuple(a.shape)
     kind = framework.dtype(a)
     if kind not in _READABLE:
-        raise TypeError(f"{name}: expected {dtype or 'float32 or float64'}{to}, got {kind}")
-    if shape is not None and (
-        len(found) != len(shape)
-        or any(isinstance(w, int) and w != f for w, f in zip(shape, found, strict=True))
-    ):
-        inner = ", ".join("*" if s is None else str(s) for s in shape) + (
-            "," if len(shape) == 1 else ""
-        )
-        raise ValueError(f"{name}: expected shape ({inner}){to}, got {found}")
+        raise TypeError(_expected(name, dtype or "float32 or float64", match, kind))
+    if shape is not None and not (found == shape or _fits(found, shape)):
+        inner = ", ".join("*" if s is None else str(s) for s in shape)
+        inner = f"shape ({inner},)" if len(shape) == 1 else f"shape ({inner})"
+        raise ValueError(_expected(name, inner, match, found))
     if kind in _INTEGERS and dtype != kind:
         a = framework.cast(a, dtype or "float64")
         kind = framework.dtype(a)
     if dtype is not None and kind != dtype:
-        raise TypeError(f"{name}: expected {dtype or 'float32 or float64'}{to}, got {kind}")
+        raise TypeError(_expected(name, dtype, match, kind))
     a = framework.contiguous(a)
     device = framework.device(a, name)
     return Input(framework.native(a, device), a, found, kind, device, framework)
@@ -389,8 +400,8 @@ def as_match(
     if type(x) is not type(reference.array) and framework_of(x) is not reference.framework:
         want, got = reference.framework.name, framework_of(x).name
         raise TypeError(f"{name}: expected a {want} array to match {reference_name}, got {got}")
-    match = f"{reference_name} {reference.shape}"
     shape = reference.shape if shape is None else shape
+    match = (reference_name, reference.shape)
     out = as_input(x, name, shape=shape, dtype=reference.dtype, match=match)
     if out.device != reference.device:
         raise ValueError(
@@ -467,7 +478,7 @@ def check_finite(x: Input, name: str) -> None:
 
 def nonfinite_rows(x: Input) -> int:
     """How many rows (first axis) hold NaN or infinity."""
-    if _all_finite(x):
+    if not x.shape[0] or _all_finite(x):
         return 0
     good = x.framework.to_numpy(x.framework.finite(x.array))
     return int((~good).reshape(x.shape[0], -1).any(axis=1).sum())

@@ -273,6 +273,7 @@ def run(
         if os.path.exists(checkpoint):
             now, earlier = _resume(checkpoint, identity, trace, state, n_steps)
     writing = earlier["checkpoints"]
+    measure = getattr(method, "stats", None)
 
     def write() -> None:
         nonlocal writing
@@ -307,12 +308,13 @@ def run(
                 last = step == n_steps
                 due = step > burn_in and (step - burn_in) % thin == 0
                 if due or last:
-                    found = trace.nonfinite(following.x)
+                    x = trace.check(following.x)
+                    found = _array.nonfinite_rows(x)
                     if found and first_bad is None:
                         first_bad = step
                     bad = max(bad, found)
                 if due:
-                    trace.put(saved, following, getattr(method, "stats", None))
+                    trace.put(saved, x, {} if measure is None else measure(following))
                     saved += 1
                 # One assignment, so that an interrupt sees the old progress or the new one, never a
                 # mixture.
@@ -336,7 +338,7 @@ def run(
     if checkpoint is not None and (now.step > written_step or not os.path.exists(checkpoint)):
         write()
     if now.step < n_steps:  # ended by the callback
-        found = trace.nonfinite(now.state.x)
+        found = _array.nonfinite_rows(trace.check(now.state.x))
         if found:
             first_bad = now.step if now.first_bad is None else now.first_bad
             now = dataclasses.replace(now, bad=max(now.bad, found), first_bad=first_bad)
@@ -433,16 +435,12 @@ class _Trace:
         self._stats: dict[str, np.ndarray[Any, Any]] = {}
         self._n_saved = n_saved
 
-    def _check(self, x: Any) -> _array.Input:
+    def check(self, x: Any) -> _array.Input:
         return _array.as_match(x, "state.x", self._x0, "x0")
 
-    def nonfinite(self, x: Any) -> int:
-        return _array.nonfinite_rows(self._check(x))
-
-    def put(self, index: int, state: Any, measure: Callable[[Any], dict[str, Any]] | None) -> None:
-        x = self._check(state.x)
+    def put(self, index: int, x: _array.Input, stats: dict[str, Any]) -> None:
         self._out.data[index] = x.data if self._x0.framework.name == "jax" else x.array
-        for name, value in ({} if measure is None else measure(state)).items():
+        for name, value in stats.items():
             a = _array.to_numpy(value)
             if a.dtype.kind not in "biuf":
                 raise TypeError(f"stats[{name!r}]: expected numbers, got {a.dtype}")

@@ -40,7 +40,8 @@ MK_HD bool metropolis_accepts(const MetropolisArgs<T>& a, int64_t row) {
   double log_alpha = static_cast<double>(a.log_density_proposed[row]) - static_cast<double>(a.log_density[row]) -
                      0.5 * cross - 0.25 * static_cast<double>(a.step) * square;
   double u = stream_number<double>(static_cast<uint64_t>(row), a.key, a.counter, Tag::uniform);
-  return log_positive<double>(1.0 - u) < log_alpha;  // false for NaN: a broken proposal is never taken
+  // False for NaN and where the proposed density is infinite: a broken proposal is never taken.
+  return log_positive<double>(1.0 - u) < log_alpha && log_alpha < 1.7976931348623157e308;
 }
 
 template <class T>

@@ -54,7 +54,12 @@ class Tree:
 
     def normals(self, node, tag):
         w = philox(
-            (node & 0xFFFFFFFF, node >> 32, self.lane & 0xFFFFFFFF, (self.lane >> 32) | (tag << 28)),
+            (
+                node & 0xFFFFFFFF,
+                node >> 32,
+                self.lane & 0xFFFFFFFF,
+                (self.lane >> 32) | (tag << 28),
+            ),
             (self.seed & 0xFFFFFFFF, self.seed >> 32),
         )
         z1, z2 = narrow_pair(w[0], w[1])
@@ -90,7 +95,11 @@ class Tree:
         h, W, H, K = c
         y = 1 - x
         mean = np.array(
-            [x * W + 6 * x * y * H + 120 * x * y * (0.5 - x) * K, x**2 * H + 30 * x**2 * y * K, x**3 * K]
+            [
+                x * W + 6 * x * y * H + 120 * x * y * (0.5 - x) * K,
+                x**2 * H + 30 * x**2 * y * K,
+                x**3 * K,
+            ]
         )
         if self.m == 1:
             return x * h, x * W + math.sqrt(x * y * h) * z[0], 0.0, 0.0
@@ -131,4 +140,7 @@ class Tree:
             return right if s > start else left
         left, right = self.split(node, c)
         middle = start + c[0] / 2
-        return chen(self.between(2 * node, start, left, s, t), self.between(2 * node + 1, middle, right, s, t))
+        return chen(
+            self.between(2 * node, start, left, s, t),
+            self.between(2 * node + 1, middle, right, s, t),
+        )

@@ -23,7 +23,9 @@ def philox(counter, key):
 
 
 def stream_key(seed, stream):
-    words = philox((stream & 0xFFFFFFFF, stream >> 32, 0, TAG_STREAM << 28), (seed & 0xFFFFFFFF, seed >> 32))
+    words = philox(
+        (stream & 0xFFFFFFFF, stream >> 32, 0, TAG_STREAM << 28), (seed & 0xFFFFFFFF, seed >> 32)
+    )
     return int(words[0]), int(words[1])
 
 
@@ -65,7 +67,9 @@ def normal(seed, n, dtype, stream=0, counter=0):
     else:
         w, j = stream_words(np.arange(n), 2, seed, stream, counter, TAG_NORMAL)
         w = [x.astype(np.float64) for x in w]
-        z = np.stack(pair((w[0] * 2**32 + w[1] + 0.5) / 2**64, angle_of(w[2] + (w[3] + 0.5) / 2**32)))
+        z = np.stack(
+            pair((w[0] * 2**32 + w[1] + 0.5) / 2**64, angle_of(w[2] + (w[3] + 0.5) / 2**32))
+        )
     return z[j, np.arange(n)]
 
 
@@ -75,5 +79,10 @@ def uniform(seed, n, dtype, stream=0, counter=0):
         u = np.stack([(x >> np.uint64(8)).astype(np.float64) / 2**24 for x in w])
     else:
         w, j = stream_words(np.arange(n), 2, seed, stream, counter, TAG_UNIFORM)
-        u = np.stack([(w[i] * np.uint64(2**21) + (w[i + 1] >> np.uint64(11))).astype(np.float64) / 2**53 for i in (0, 2)])
+        u = np.stack(
+            [
+                (w[i] * np.uint64(2**21) + (w[i + 1] >> np.uint64(11))).astype(np.float64) / 2**53
+                for i in (0, 2)
+            ]
+        )
     return u[j, np.arange(n)]

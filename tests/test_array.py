@@ -4,9 +4,10 @@ import array
 import subprocess
 import sys
 
-import mckean as mk
 import numpy as np
 import pytest
+
+import mckean as mk
 from mckean import _array, _dispatch
 from mckean._errors import as_count, as_seed, positive
 

@@ -73,7 +73,9 @@ INTERVALS = [
 
 
 def worst_deviation(tree, intervals, m):
-    x = np.concatenate([p for s, t in intervals for p in parts(tree.increment(s, t))], axis=1).T.astype(float)
+    x = np.concatenate(
+        [p for s, t in intervals for p in parts(tree.increment(s, t))], axis=1
+    ).T.astype(float)
     cov, n = theory(intervals, m), x.shape[1]
     error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)
     mean = np.abs(x.mean(axis=1) / np.sqrt(np.diag(cov) / n)).max()
@@ -105,7 +107,9 @@ def test_the_law_test_sees_a_wrong_law():
 
 def test_float32_law_holds_for_short_steps_too():
     """Steps of 2**-17 of the interval keep the variance of H and K in float32 (prefix differences lose them)."""
-    tree = mk.BrownianTree(4, (100_000, 1), tol=2**-18, levy_area="space-time-time", dtype="float32")
+    tree = mk.BrownianTree(
+        4, (100_000, 1), tol=2**-18, levy_area="space-time-time", dtype="float32"
+    )
     inc = tree.increment(0.7, 0.7 + 2**-17)
     for x, var in ((inc.W, 1), (inc.H, 1 / 12), (inc.K, 1 / 720)):
         assert abs((x.astype(float) ** 2).mean() / (var * 2**-17) - 1) < 6 * np.sqrt(2 / 1e5)
@@ -115,7 +119,9 @@ def test_float32_law_holds_for_short_steps_too():
 def test_float32_is_float64_rounded(area):
     for gap in (2**-6, 2**-10, 2**-14, 2**-17):
         both = [
-            mk.BrownianTree(8, (4096, 1), tol=2**-18, levy_area=area, dtype=d).increment(0.3, 0.3 + gap)
+            mk.BrownianTree(8, (4096, 1), tol=2**-18, levy_area=area, dtype=d).increment(
+                0.3, 0.3 + gap
+            )
             for d in ("float32", "float64")
         ]
         for low, high in zip(parts(both[0]), parts(both[1]), strict=True):
@@ -132,7 +138,9 @@ def test_values_agree_with_the_numpy_twin(simd_level, area, depth):
     seed, n, d = 987654321987654321, 3, 2
     tree = mk.BrownianTree(seed, (n, d), tol=2.0**-depth, levy_area=area)
     rng = np.random.default_rng(depth)
-    ts = np.unique(np.concatenate([[0, 1], rng.random(6), rng.integers(0, 2**depth + 1, 4) * 2.0**-depth]))
+    ts = np.unique(
+        np.concatenate([[0, 1], rng.random(6), rng.integers(0, 2**depth + 1, 4) * 2.0**-depth])
+    )
     leaf = 2.0**-depth
     for i, s in enumerate(ts):
         for t in ts[i + 1 :]:
@@ -181,9 +189,13 @@ def test_bits_are_those_on_record(simd_level):
     record = json.loads((VECTORS / "bits.json").read_text())["brownian"]
     for area in AREAS:
         for dtype in ("float32", "float64"):
-            tree = mk.BrownianTree(2024, (7, 5), t0=-1.0, t1=3.0, tol=1e-3, levy_area=area, dtype=dtype)
+            tree = mk.BrownianTree(
+                2024, (7, 5), t0=-1.0, t1=3.0, tol=1e-3, levy_area=area, dtype=dtype
+            )
             inc = tree.increments(np.linspace(-1.0, 3.0, 58))
-            digest = hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts(inc))).hexdigest()
+            digest = hashlib.sha256(
+                b"".join(np.ascontiguousarray(p).tobytes() for p in parts(inc))
+            ).hexdigest()
             assert digest == record[f"{area}-{dtype}"]
 
 
@@ -208,7 +220,13 @@ def test_threads_do_not_matter():
         for n in (1, 2, 5):
             mk.set_num_threads(n)
             tree = mk.BrownianTree(3, (3001, 2), levy_area="space-time-time")
-            results.append([tree.increment(0.1, 0.4), tree.increment(0.4, 0.7), tree.increments(np.linspace(0, 1, 33))])
+            results.append(
+                [
+                    tree.increment(0.1, 0.4),
+                    tree.increment(0.4, 0.7),
+                    tree.increments(np.linspace(0, 1, 33)),
+                ]
+            )
     finally:
         mk.set_num_threads(n_threads)
     for other in results[1:]:
@@ -218,7 +236,10 @@ def test_threads_do_not_matter():
 def test_eight_threads_share_a_tree():
     tree = mk.BrownianTree(3, (257, 2), levy_area="space-time-time")
     grid = np.linspace(0, 1, 65)
-    want = [mk.BrownianTree(3, (257, 2), levy_area="space-time-time").increment(a, b) for a, b in zip(grid, grid[1:], strict=False)]
+    want = [
+        mk.BrownianTree(3, (257, 2), levy_area="space-time-time").increment(a, b)
+        for a, b in zip(grid, grid[1:], strict=False)
+    ]
     wrong = []
 
     def work(offset):
@@ -242,7 +263,9 @@ def test_pickle_gives_the_same_tree():
 
 def test_a_finer_tree_has_the_same_values_at_coarse_dyadic_times():
     for area in AREAS:
-        coarse = mk.BrownianTree(6, (4, 4), tol=2**-5, levy_area=area).increments(np.arange(33) / 32)
+        coarse = mk.BrownianTree(6, (4, 4), tol=2**-5, levy_area=area).increments(
+            np.arange(33) / 32
+        )
         fine = mk.BrownianTree(6, (4, 4), tol=2**-30, levy_area=area).increments(np.arange(33) / 32)
         assert same(coarse, fine)
 
@@ -315,7 +338,9 @@ def test_path_is_continuous_across_the_middle_of_a_leaf():
 
 @pytest.mark.parametrize(("t0", "t1"), [(0.0, 1e-8), (0.0, 1e8), (1e6, 1e6 + 1), (-3.0, 0.0)])
 def test_any_interval(t0, t1):
-    tree = mk.BrownianTree(15, (20_000, 1), t0=t0, t1=t1, tol=(t1 - t0) * 2**-10, levy_area="space-time")
+    tree = mk.BrownianTree(
+        15, (20_000, 1), t0=t0, t1=t1, tol=(t1 - t0) * 2**-10, levy_area="space-time"
+    )
     inc = tree.increment(t0 + 0.3 * (t1 - t0), t0 + 0.8 * (t1 - t0))
     assert abs(inc.W.var() / (0.5 * (t1 - t0)) - 1) < 0.06  # six standard errors
     assert abs(inc.H.var() / (0.5 * (t1 - t0) / 12) - 1) < 0.06
@@ -355,7 +380,9 @@ def test_frameworks(xp):
     np.testing.assert_array_equal(xp.to_numpy(inc.W), want.W)
     np.testing.assert_array_equal(xp.to_numpy(inc.H), want.H)
     s = np.linspace(0.1, 0.2, 6)
-    follows = mk.BrownianTree(5, (6, 2), levy_area="space-time", dtype="float32").increment(xp.asarray(s), 0.6)
+    follows = mk.BrownianTree(5, (6, 2), levy_area="space-time", dtype="float32").increment(
+        xp.asarray(s), 0.6
+    )
     assert xp.is_array(follows.W) and xp.is_array(follows.dt)
     np.testing.assert_array_equal(
         xp.to_numpy(follows.W),
@@ -391,7 +418,13 @@ def test_bad_construction(arguments, error, name):
 
 def test_bad_queries():
     tree = mk.BrownianTree(0, (3, 1))
-    for s, t, name in ((-0.1, 0.5, "s"), (0.1, 1.1, "t"), (0.6, 0.5, "s"), (float("nan"), 0.5, "s"), (0.1, np.inf, "t")):
+    for s, t, name in (
+        (-0.1, 0.5, "s"),
+        (0.1, 1.1, "t"),
+        (0.6, 0.5, "s"),
+        (float("nan"), 0.5, "s"),
+        (0.1, np.inf, "t"),
+    ):
         with pytest.raises(ValueError, match=f"^{name}"):
             tree.increment(s, t)
     with pytest.raises(ValueError, match="^s"):
@@ -426,7 +459,9 @@ def test_incomplete_gamma_against_scipy():
     for a in (0.6, 1.0, 1.4, 2.4):
         for x in (1e-6, 1e-3, 0.5, 2.0, 10.0, 31.0, 500.0):
             assert abs(_gamma_p(a, x) - special.gammainc(a, x)) < 1e-14
-            np.testing.assert_allclose(_scaled_gamma_q(a, x), np.exp(x) * special.gammaincc(a, x), rtol=1e-12)
+            np.testing.assert_allclose(
+                _scaled_gamma_q(a, x), np.exp(x) * special.gammaincc(a, x), rtol=1e-12
+            )
 
 
 def test_half_is_the_driving_path():
@@ -486,8 +521,12 @@ def test_fractional_routes_agree():
 def test_fractional_bits(simd_level):
     record = json.loads((VECTORS / "bits.json").read_text())["fractional"]
     for kind in ("I", "II"):
-        x = mk.FractionalBrownianTree(2, (7, 3), hurst=0.5, rates=[1.0, 8.0, 64.0], n_ou=3, kind=kind)
-        x.weights = np.array([0.5, -0.25, 1.0, 0.125])  # exact numbers: solving for weights may round differently elsewhere
+        x = mk.FractionalBrownianTree(
+            2, (7, 3), hurst=0.5, rates=[1.0, 8.0, 64.0], n_ou=3, kind=kind
+        )
+        x.weights = np.array(
+            [0.5, -0.25, 1.0, 0.125]
+        )  # exact numbers: solving for weights may round differently elsewhere
         values = x.increments(np.linspace(0, 1, 9)).W
         np.testing.assert_allclose(values.sum(axis=(1, 2)), record[kind], rtol=1e-12)
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import zipfile
 
-import mckean as mk
 import numpy as np
 import pytest
+
+import mckean as mk
 from mckean import _run
 
 

@@ -5,10 +5,11 @@ import math
 import pickle
 from types import SimpleNamespace
 
-import mckean as mk
 import numpy as np
 import pytest
 import reference
+
+import mckean as mk
 from mckean.samplers import MALA, Langevin, UnderdampedLangevin
 from mckean.samplers._coefficients import StepIntegrals
 from mckean.samplers._parts import Noise

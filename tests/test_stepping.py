@@ -2,10 +2,11 @@
 
 import threading
 
-import mckean as mk
 import numpy as np
 import pytest
 import reference
+
+import mckean as mk
 
 LIMIT = {"float32": 1e-6, "float64": 1e-15}
 

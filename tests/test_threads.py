@@ -32,7 +32,13 @@ def test_number_of_threads_is_kept_and_checked():
         assert mk.get_num_threads() == 3
     finally:
         mk.set_num_threads(before)
-    for bad, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (10**6, ValueError)):
+    for bad, error in (
+        (0, ValueError),
+        (-1, ValueError),
+        (1.5, TypeError),
+        ("2", TypeError),
+        (10**6, ValueError),
+    ):
         with pytest.raises(error, match="^n"):
             mk.set_num_threads(bad)
     assert mk.get_num_threads() == before

@@ -17,6 +17,7 @@ void check_signals() {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // objects alive at interpreter exit are not leaks worth a report to users
   mk::set_poll(check_signals);
   m.def("num_threads", &mk::num_threads);
   m.def("set_num_threads", &mk::set_num_threads, "n"_a);

@@ -17,7 +17,11 @@ def _bench(family: str, rest: list[str]) -> int:
     script = folder / f"bench_{family}.py"
     if not script.is_file():
         known = ", ".join(sorted(p.stem.removeprefix("bench_") for p in folder.glob("bench_*.py")))
-        where = f"known families: {known}" if known else "benches come with the source tree, not with the wheel"
+        where = (
+            f"known families: {known}"
+            if known
+            else "benches come with the source tree, not with the wheel"
+        )
         print(f"mckean bench: no bench {family!r}; {where}", file=sys.stderr)
         return 2
     return subprocess.call([sys.executable, str(script), *rest])
@@ -33,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--output", default="demo", help="folder for the picture (default: demo)")
     demo.add_argument("--chains", type=int, default=1000)
     demo.add_argument("--steps", type=int, default=840)
-    bench = commands.add_parser("bench", help="our figures beside the peers'; further options go to the bench")
+    bench = commands.add_parser(
+        "bench", help="our figures beside the peers'; further options go to the bench"
+    )
     bench.add_argument("family")
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.command != "bench":
@@ -46,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo":
         from mckean import _demo
 
-        return _demo.posterior(Path(arguments.output), chains=arguments.chains, n_steps=arguments.steps)
+        return _demo.posterior(
+            Path(arguments.output), chains=arguments.chains, n_steps=arguments.steps
+        )
     return _bench(arguments.family, rest)
 
 

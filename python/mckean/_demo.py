@@ -25,13 +25,21 @@ def _data() -> tuple[Any, ...]:
     from sklearn.model_selection import train_test_split
 
     data = load_breast_cancer()
-    train, test, y_train, y_test = train_test_split(data.data, data.target, test_size=0.2, random_state=0)
+    train, test, y_train, y_test = train_test_split(
+        data.data, data.target, test_size=0.2, random_state=0
+    )
     mean, sd = train.mean(axis=0), train.std(axis=0)
 
     def design(features: Any) -> Any:
         return np.column_stack([np.ones(len(features)), (features - mean) / sd])
 
-    return design(train), y_train, design(test), y_test, ["intercept", *map(str, data.feature_names)]
+    return (
+        design(train),
+        y_train,
+        design(test),
+        y_test,
+        ["intercept", *map(str, data.feature_names)],
+    )
 
 
 def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 840) -> int:
@@ -40,7 +48,10 @@ def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 840) -> int:
         import arviz
         import matplotlib
     except ImportError as error:
-        print(f"the demo needs {error.name}: pip install 'mckean[plot,arviz]' scikit-learn", file=sys.stderr)
+        print(
+            f"the demo needs {error.name}: pip install 'mckean[plot,arviz]' scikit-learn",
+            file=sys.stderr,
+        )
         return 1
     matplotlib.use("Agg")
     X, y, X_test, y_test, names = _data()
@@ -62,17 +73,23 @@ def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 840) -> int:
     mean, sd = draws.mean(axis=0), draws.std(axis=0)
     print(f"\n{'coefficient':<26}{'mean':>9}{'sd':>9}{'ESS':>10}{'R-hat':>8}")
     for i, name in enumerate(names):
-        print(f"{name:<26}{mean[i]:>9.3f}{sd[i]:>9.3f}{float(ess[name]):>10.0f}{float(r_hat[name]):>8.3f}")
+        print(
+            f"{name:<26}{mean[i]:>9.3f}{sd[i]:>9.3f}{float(ess[name]):>10.0f}{float(r_hat[name]):>8.3f}"
+        )
 
     probability = target.predict_proba(draws[:: max(1, len(draws) // 4000)], X_test)
     accuracy = float(((probability > 0.5) == y_test).mean())
     least = min(float(ess[name]) for name in names)
     worst = max(float(r_hat[name]) for name in names)
-    gradients = int(result.n_gradient_evaluations)
+    gradients = result.n_gradient_evaluations
     print(f"\ntest accuracy          {accuracy:.3f}  ({len(y_test)} held-out biopsies)")
     print(f"gradient evaluations   {gradients} per chain")
-    print(f"time                   {seconds:.1f} s  ({chains * n_steps / seconds:,.0f} chain steps/s)")
-    print(f"smallest ESS           {least:,.0f} of {len(draws):,} draws  ({least / seconds:,.0f} per second)")
+    print(
+        f"time                   {seconds:.1f} s  ({chains * n_steps / seconds:,.0f} chain steps/s)"
+    )
+    print(
+        f"smallest ESS           {least:,.0f} of {len(draws):,} draws  ({least / seconds:,.0f} per second)"
+    )
     print(f"largest R-hat          {worst:.3f}")
     path = _picture(folder, draws, probability, y_test, names)
     print(f"picture                {path}")
@@ -82,9 +99,11 @@ def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 840) -> int:
 def _picture(folder: Path, draws: Any, probability: Any, y_test: Any, names: list[str]) -> Path:
     import matplotlib.pyplot as plt
 
-    mean, sd = draws.mean(axis=0), draws.std(axis=0)
+    mean = draws.mean(axis=0)
     order = np.argsort(mean)
-    figure, axes = plt.subplots(1, 3, figsize=(14, 6.2), width_ratios=[1.25, 1, 1], layout="constrained")
+    figure, axes = plt.subplots(
+        1, 3, figsize=(14, 6.2), width_ratios=[1.25, 1, 1], layout="constrained"
+    )
     at = np.arange(len(order))
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     clear = (low[order] > 0) | (high[order] < 0)
@@ -103,7 +122,11 @@ def _picture(folder: Path, draws: Any, probability: Any, y_test: Any, names: lis
     bins = np.linspace(0, 1, 26)
     for value, label, colour in ((0, "malignant", "tab:red"), (1, "benign", "tab:blue")):
         axes[2].hist(probability[y_test == value], bins=bins, label=label, color=colour, alpha=0.7)
-    axes[2].set(title="Held-out biopsies", xlabel="posterior predictive probability of benign", ylabel="count")
+    axes[2].set(
+        title="Held-out biopsies",
+        xlabel="posterior predictive probability of benign",
+        ylabel="count",
+    )
     axes[2].set_yscale("symlog", linthresh=5)
     axes[2].legend()
     folder.mkdir(parents=True, exist_ok=True)

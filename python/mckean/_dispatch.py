@@ -11,7 +11,14 @@ from typing import Any
 from mckean import _array
 from mckean._errors import DeviceError, as_count
 
-__all__ = ["carrier", "cuda_status", "executor", "get_num_threads", "parse_device", "set_num_threads"]
+__all__ = [
+    "carrier",
+    "cuda_status",
+    "executor",
+    "get_num_threads",
+    "parse_device",
+    "set_num_threads",
+]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Functions of al = friction * step that stay accurate for small al: the weights of exact linear steps.
 
-Every closed form here cancels for small arguments (the last loses every digit at al = 0.003), so below 1 the power series
-is summed: 20 terms give full precision.
+Every closed form here cancels for small arguments (that of K loses every digit at al = 0.003), so below 1 the power
+series is summed: 20 terms give full precision.
 
 J. Foster, T. Lyons, H. Oberhauser, "The shifted ODE method for underdamped Langevin MCMC" (2021), arXiv:2101.03446.
 """
@@ -14,13 +14,22 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["area2_weight", "area_weight", "half_area_weight", "mean_decay", "ou_noise_weights", "phi2"]
+__all__ = [
+    "area2_weight",
+    "area_weight",
+    "half_area_weight",
+    "mean_decay",
+    "ou_noise_weights",
+    "phi2",
+]
 
 _Float = np.ndarray[Any, np.dtype[np.float64]]
 _TERMS = 20
 
 
-def _piecewise(al: Any, coefficient: Callable[[int], float], closed: Callable[[_Float], _Float]) -> _Float:
+def _piecewise(
+    al: Any, coefficient: Callable[[int], float], closed: Callable[[_Float], _Float]
+) -> _Float:
     """The power series with terms coefficient(k) (-al)^k below 1, the closed form above."""
     al = np.asarray(al, np.float64)
     small = al < 1.0
@@ -38,7 +47,9 @@ def mean_decay(al: Any) -> _Float:
 
 def phi2(al: Any) -> _Float:
     """(exp(-al) + al - 1) / al^2."""
-    return _piecewise(al, lambda k: 1.0 / math.factorial(k + 2), lambda b: (np.exp(-b) + b - 1.0) / b**2)
+    return _piecewise(
+        al, lambda k: 1.0 / math.factorial(k + 2), lambda b: (np.exp(-b) + b - 1.0) / b**2
+    )
 
 
 def area_weight(al: Any) -> _Float:

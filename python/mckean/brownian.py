@@ -50,7 +50,9 @@ def _depth(length: float, tol: Any, deepest: int) -> int:
     tol = positive(tol, "tol")
     depth = max(0, math.ceil(math.log2(length) - math.log2(tol) - 1e-12))
     if depth > deepest:
-        raise ValueError(f"tol: expected at least (t1 - t0) * 2**-{deepest} = {length * 2.0**-deepest:.3g}, got {tol}")
+        raise ValueError(
+            f"tol: expected at least (t1 - t0) * 2**-{deepest} = {length * 2.0**-deepest:.3g}, got {tol}"
+        )
     return depth
 
 
@@ -64,7 +66,9 @@ class _Times:
 
     def _set_interval(self, t0: float, t1: float) -> None:
         self.t0, self.t1 = t0, t1
-        slack = 4 * float(np.finfo(np.float64).eps) * max(abs(t0), abs(t1))  # sums of steps may overshoot by rounding
+        slack = (
+            4 * float(np.finfo(np.float64).eps) * max(abs(t0), abs(t1))
+        )  # sums of steps may overshoot by rounding
         self._earliest, self._latest = t0 - slack, t1 + slack
 
     def _check_times(self, t: np.ndarray[Any, Any], name: str) -> None:
@@ -75,11 +79,15 @@ class _Times:
     def _grid(self, ts: Any) -> np.ndarray[Any, Any]:
         grid = np.ascontiguousarray(_array.to_numpy(ts), np.float64)
         if grid.ndim != 1 or grid.size < 1:
-            raise ValueError(f"ts: expected a one-dimensional, non-empty array, got shape {grid.shape}")
+            raise ValueError(
+                f"ts: expected a one-dimensional, non-empty array, got shape {grid.shape}"
+            )
         self._check_times(grid, "ts")
         if (np.diff(grid) < 0).any():
             at = int(np.argmax(np.diff(grid) < 0))
-            raise ValueError(f"ts: expected non-decreasing times, got {grid[at]} before {grid[at + 1]}")
+            raise ValueError(
+                f"ts: expected non-decreasing times, got {grid[at]} before {grid[at + 1]}"
+            )
         return grid
 
 
@@ -175,7 +183,9 @@ class BrownianTree(_Times):
         self.levy_area = one_of(levy_area, "levy_area", tuple(_COMPONENTS))
         self.dtype = _array.dtype_name(dtype)
         self._framework, home = _array.like(like)
-        self.device = parse_device(device) if like is None or parse_device(device) != "cpu" else home
+        self.device = (
+            parse_device(device) if like is None or parse_device(device) != "cpu" else home
+        )
         self._follow_times = like is None
         self._first = 0
         self._make()
@@ -222,7 +232,9 @@ class BrownianTree(_Times):
         if step != 1:
             raise ValueError(f"paths: expected a slice of step 1, got step {step}")
         if last <= first:
-            raise ValueError(f"paths: expected at least one of {self.shape[0]} paths, got {first}:{last}")
+            raise ValueError(
+                f"paths: expected at least one of {self.shape[0]} paths, got {first}:{last}"
+            )
         sub = BrownianTree.__new__(BrownianTree)
         state = self.__getstate__()
         state["_first"] = self._first + first
@@ -230,14 +242,20 @@ class BrownianTree(_Times):
         sub.__setstate__(state)
         return sub
 
-    def _outputs(self, framework: _array.Framework, lead: tuple[int, ...]) -> list[_array.Output | None]:
+    def _outputs(
+        self, framework: _array.Framework, lead: tuple[int, ...]
+    ) -> list[_array.Output | None]:
         holder = self._holder if framework is self._framework else carrier(framework, self.device)
         used = _COMPONENTS[self.levy_area]
         shape = (*lead, *self.shape)
-        made: list[_array.Output | None] = [holder.empty(shape, self.dtype, self.device) for _ in range(used)]
+        made: list[_array.Output | None] = [
+            holder.empty(shape, self.dtype, self.device) for _ in range(used)
+        ]
         return made + [None] * (3 - used)
 
-    def _results(self, framework: _array.Framework, dt: Any, outs: list[_array.Output | None]) -> Increment:
+    def _results(
+        self, framework: _array.Framework, dt: Any, outs: list[_array.Output | None]
+    ) -> Increment:
         values = [out and out.result() for out in outs]
         if self.device != "cpu" and not framework.has_cuda:
             values = [None if v is None else _array.to_numpy(v) for v in values]
@@ -281,7 +299,11 @@ class BrownianTree(_Times):
             return self._shared(s, t)  # the inner loop of a sampler: nothing but the call
         n = self.shape[0]
         framework = self._framework
-        arrays = [x for x in (s, t) if not isinstance(x, (int, float)) and getattr(x, "ndim", None) not in (None, 0)]
+        arrays = [
+            x
+            for x in (s, t)
+            if not isinstance(x, (int, float)) and getattr(x, "ndim", None) not in (None, 0)
+        ]
         arrays += [np.asarray(x) for x in (s, t) if isinstance(x, (list, tuple))]
         if not arrays:
             s, t = as_real(s, "s"), as_real(t, "t")
@@ -314,12 +336,16 @@ class BrownianTree(_Times):
                 self._check_times(host, name)
             if (hosts[0] > hosts[1]).any():
                 at = int(np.argmax(hosts[0] > hosts[1]))
-                raise ValueError(f"s: expected s <= t, got s = {hosts[0][at]}, t = {hosts[1][at]} for path {at}")
+                raise ValueError(
+                    f"s: expected s <= t, got s = {hosts[0][at]}, t = {hosts[1][at]} for path {at}"
+                )
             dt = framework.asarray((hosts[1] - hosts[0]).astype(self.dtype))
         else:
             dt = times[1].array - times[0].array
         outs = self._outputs(framework, ())
-        self._native.increment_per_path(times[0].data, times[1].data, *[o and o.data for o in outs], home.queue(self.device))
+        self._native.increment_per_path(
+            times[0].data, times[1].data, *[o and o.data for o in outs], home.queue(self.device)
+        )
         return self._results(framework, dt, outs)
 
     def value(self, t: Any) -> Any:
@@ -373,9 +399,13 @@ class BrownianTree(_Times):
         if self._follow_times and self.device == "cpu":
             framework = _array.framework_of(ts)
         outs = self._outputs(framework, (grid.size - 1,))
-        self._native.increments(grid, *[o and o.data for o in outs], carrier(framework, self.device).queue(self.device))
+        self._native.increments(
+            grid, *[o and o.data for o in outs], carrier(framework, self.device).queue(self.device)
+        )
         dt = np.diff(grid).astype(self.dtype)
-        return self._results(framework, framework.asarray(dt, self.device if framework.has_cuda else "cpu"), outs)
+        return self._results(
+            framework, framework.asarray(dt, self.device if framework.has_cuda else "cpu"), outs
+        )
 
 
 class FractionalBrownianTree(_Times):
@@ -385,8 +415,8 @@ class FractionalBrownianTree(_Times):
 
         \hat B_H(t) = \sum_k w_k \bigl(Y_k(t) - Y_k(t_0)\bigr), \qquad dY_k = -\gamma_k Y_k\, dt + dB,
 
-    with weights that minimise :math:`\int_{t_0}^{t_1} E (B_H - \hat B_H)^2 dt` in closed form [1]_. Rates are geometric,
-    and the driving path itself is one more term (rate 0), so ``hurst=0.5`` gives it back exactly.
+    with weights that minimise :math:`\int_{t_0}^{t_1} E (B_H - \hat B_H)^2 dt` in closed form [1]_. Rates are
+    geometric, and the driving path itself is one more term (rate 0), so ``hurst=0.5`` gives it back exactly.
     Querying costs one walk over the leaves up to the last time asked for.
 
     Parameters
@@ -401,23 +431,23 @@ class FractionalBrownianTree(_Times):
         "II": Riemann-Liouville, starting at rest, :math:`B_H(t) = \frac1{\Gamma(a)} \int_{t_0}^t (t-r)^{a-1} dB_r` with
         :math:`a = H + 1/2`. "I": Mandelbrot-Van Ness, with stationary increments.
     rates : array, shape (n_ou,), optional
-        Rates :math:`\gamma_k > 0`; by default geometric from 0.3 / T (kind "I": 0.003 / T) to 3000 / T with T = t1 - t0,
-        but no faster than the leaves resolve.
+        Rates :math:`\gamma_k > 0`; by default geometric from 0.3 / T (kind "I": 0.003 / T) to 3000 / T with
+        T = t1 - t0, but no faster than the leaves resolve.
     tol : float, optional
         Length of a leaf; by default ``(t1 - t0) * 2**-12``.
     normalized : bool
-        Scale so that the variance at time t (after t0) is that of standard fractional Brownian motion, ``t**(2 hurst)``.
-        Otherwise it is :math:`t^{2H} / (2H\,\Gamma(a)^2)` for kind "II" and :math:`t^{2H} / (\Gamma(2H+1)\sin \pi H)` for
-        kind "I".
+        Scale so that the variance at time t (after t0) is that of standard fractional Brownian motion,
+        ``t**(2 hurst)``. Otherwise it is :math:`t^{2H} / (2H\,\Gamma(a)^2)` for kind "II" and
+        :math:`t^{2H} / (\Gamma(2H+1)\sin \pi H)` for kind "I".
 
     Attributes
     ----------
     rates, weights : ndarray, shape (n_ou + 1,)
         The first is the driving path (rate 0).
     relative_error : float
-        Root of the minimised error over that of the zero path, in closed form. With the default rates 0.30, 0.021, 5e-4
-        and 3e-4 for hurst 0.1, 0.3, 0.7 and 0.9 of kind "II"; kind "I" with hurst near 1 remembers so long that it stays
-        large (0.35 at 0.9).
+        Root of the minimised error over that of the zero path, in closed form. With the default rates 0.30, 0.021,
+        5e-4 and 3e-4 for hurst 0.1, 0.3, 0.7 and 0.9 of kind "II"; kind "I" with hurst near 1 remembers so long that
+        it stays large (0.35 at 0.9).
 
     Raises
     ------
@@ -426,13 +456,13 @@ class FractionalBrownianTree(_Times):
 
     Notes
     -----
-    Within a leaf the noise of each process is the best linear estimate from the leaf's W, H and K; its relative error is
-    of order :math:`(\gamma_k\, tol)^{7/2}`. Deterministic, bit-identical on every device and number of threads.
+    Within a leaf the noise of each process is the best linear estimate from the leaf's W, H and K; its relative error
+    is of order :math:`(\gamma_k\, tol)^{7/2}`. Deterministic, bit-identical on every device and number of threads.
 
     References
     ----------
-    .. [1] R. Daems, M. Opper, G. Crevecoeur, T. Birdal, "Variational inference for SDEs driven by fractional noise" (2024),
-       arXiv:2310.12975
+    .. [1] R. Daems, M. Opper, G. Crevecoeur, T. Birdal, "Variational inference for SDEs driven by fractional noise"
+       (2024), arXiv:2310.12975
 
     Examples
     --------
@@ -486,7 +516,11 @@ class FractionalBrownianTree(_Times):
         if rates is None:
             fastest = max(0.3, min(3000.0, 0.75 * 2.0**depth))
             slowest = 0.3 if self.kind == "II" else 0.003  # the past of kind I reaches far back
-            ou = np.geomspace(slowest, fastest, n_ou) / length if n_ou > 1 else np.array([3.0 / length])
+            ou = (
+                np.geomspace(slowest, fastest, n_ou) / length
+                if n_ou > 1
+                else np.array([3.0 / length])
+            )
         else:
             ou = np.ascontiguousarray(_array.to_numpy(rates), np.float64)
             if ou.shape != (n_ou,) and ou.ndim == 1 and 1 <= ou.size <= 15:
@@ -497,7 +531,9 @@ class FractionalBrownianTree(_Times):
                 raise ValueError("rates: expected positive finite numbers")
             ou = np.sort(ou)
         self.rates = np.concatenate([[0.0], ou])
-        self.weights, self.relative_error = fractional_weights(self.hurst, length, self.rates, self.kind)
+        self.weights, self.relative_error = fractional_weights(
+            self.hurst, length, self.rates, self.kind
+        )
         if normalized:
             self.weights = self.weights / math.sqrt(_unit_variance(self.hurst, self.kind))
         self._scale = math.sqrt(length)
@@ -512,7 +548,8 @@ class FractionalBrownianTree(_Times):
 
     def __repr__(self) -> str:
         return (
-            f"FractionalBrownianTree(seed={self.driver.seed}, shape={self.shape}, hurst={self.hurst}, kind={self.kind!r}, "
+            f"FractionalBrownianTree(seed={self.driver.seed}, shape={self.shape}, hurst={self.hurst}, "
+            f"kind={self.kind!r}, "
             f"n_ou={len(self.rates) - 1}, t0={self.t0}, t1={self.t1})"
         )
 
@@ -564,7 +601,10 @@ class FractionalBrownianTree(_Times):
         if times.shape != (self.shape[0],):
             raise ValueError(f"t: expected a float or shape ({self.shape[0]},), got {times.shape}")
         self._check_times(times, "t")
-        rows = [_array.to_numpy(self[i : i + 1]._values(times[i : i + 1])[0, 0]) for i in range(self.shape[0])]
+        rows = [
+            _array.to_numpy(self[i : i + 1]._values(times[i : i + 1])[0, 0])
+            for i in range(self.shape[0])
+        ]
         return self.driver._framework.asarray(np.stack(rows), self.device)
 
     def increment(self, s: Any, t: Any) -> Increment:
@@ -673,7 +713,9 @@ def fractional_weights(
             )
     # Columns of very different size: balance them first, then cut at rounding.
     scale = 1.0 / np.sqrt(np.diag(A))
-    weights = scale * np.linalg.lstsq(A * scale[:, None] * scale[None, :], b * scale, rcond=1e-15)[0]
+    weights = (
+        scale * np.linalg.lstsq(A * scale[:, None] * scale[None, :], b * scale, rcond=1e-15)[0]
+    )
     whole = T ** (2.0 * hurst + 1.0) / (2.0 * hurst + 1.0) * _unit_variance(hurst, kind)
     left = whole - 2.0 * float(weights @ b) + float(weights @ A @ weights)
     return weights, math.sqrt(max(left, 0.0) / whole)

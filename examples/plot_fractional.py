@@ -2,8 +2,8 @@
 Fractional Brownian motion from one Brownian path
 =================================================
 
-The same driving path, smoothed or roughened: Hurst indices 0.2, 0.5 and 0.8 from one seed, and the growth of the variance
-against t^(2H).
+The same driving path, smoothed or roughened: Hurst indices 0.2, 0.5 and 0.8 from one seed, and the
+growth of the variance against t^(2H).
 
 Run: ``python examples/plot_fractional.py`` (10 s), writes ``fractional.png``.
 """

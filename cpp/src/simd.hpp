@@ -115,7 +115,7 @@ struct Ops<VecD> {
 #elif defined(__SSE2__)
 #define MK_MUL_EPU32(a, b) ((VecU64)_mm_mul_epu32((__m128i)(a), (__m128i)(b)))
 #else
-#define MK_MUL_EPU32(a, b) (((a)&0xffffffffull) * ((b)&0xffffffffull))
+#define MK_MUL_EPU32(a, b) (((a) & 0xffffffffull) * ((b) & 0xffffffffull))
 #endif
 
 template <>

@@ -128,8 +128,8 @@ struct Cursor;
 Cursor* make_cursor(const TreeArgs& tree, int value_bytes);
 void free_cursor(Cursor* cursor);
 template <class T>
-void tree_increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K, Cursor* cursor,
-                    Queue queue);
+void tree_increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K,
+                    Cursor* cursor, Queue queue);
 // Consecutive increments over a non-decreasing host grid ts[0..n_times): outputs (n_times - 1, paths, dim).
 template <class T>
 void tree_increments(const TreeArgs& tree, const double* ts, int64_t n_times, T* W, T* H, T* K, Queue queue);

@@ -61,7 +61,7 @@ def jax_trees(area: str, n: int, depths: list[int], dtype: str) -> list[float]:
     keys = jax.random.split(jax.random.key(0), n)
     s, t = (jnp.asarray(x, dtype) for x in random_intervals(n))
     return [
-        measure(lambda tol=2.0**-depth: jax.block_until_ready(run(keys, s, t, tol)), budget=1.0) for depth in depths
+        measure(lambda tol=2.0**-depth: jax.block_until_ready(run(keys, s, t, tol))) for depth in depths
     ]
 
 
@@ -136,13 +136,15 @@ def trees(report: common.Report, dtype: str) -> None:
     for threads in args.threads:
         common.set_threads(threads)
         normal = common.seconds_per_normal(dtype)
-        part, cells = [], []
         for area in AREAS:
             for n in sizes:
                 s, t = random_intervals(n)
-                if "diffrax" in args.peer and (n <= 100_000 or (area == "none" and threads == args.threads[0])):
-                    cells.append({"kind": "trees", "area": area, "n": n, "depths": [10, 20], "dtype": dtype})
-                for depth in (10, 20):
+                times = [None, None]
+                first = threads == args.threads[0]
+                if "diffrax" in args.peer and (n <= 100_000 if first or args.size else n == 10_000):
+                    cell = {"kind": "trees", "area": area, "n": n, "depths": [10, 20], "dtype": dtype}
+                    times = common.in_jax(__file__, cell, threads, dtype) or times
+                for depth, peer in zip((10, 20), times, strict=True):
                     tol = 2.0**-depth
 
                     def ours(area: str = area, n: int = n, tol: float = tol, s: Any = s, t: Any = t) -> Any:
@@ -151,23 +153,18 @@ def trees(report: common.Report, dtype: str) -> None:
 
                     seconds = measure(ours, budget=0.3)
                     target = TARGET[area, depth] if threads == 1 and dtype == "float32" and n >= 10_000 else None
-                    part.append(
-                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "seconds": seconds,
-                         "mckean": n / seconds, "target": target,
+                    rows.append(
+                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "mckean": n / seconds,
+                         "diffrax": per_second(n, peer), "ratio": ratio_to_best(seconds, [peer]), "target": target,
                          "of bound": 2 * depth * NORMALS[area] * normal * n / seconds}
                     )  # fmt: skip
-        for cell, times in zip(cells, common.in_jax(__file__, cells, threads, dtype), strict=True):
-            for row in part:
-                if times and (row["levy_area"], row["n"]) == (cell["area"], cell["n"]):
-                    peer = times[row["tol"] == "2^-20"]
-                    row |= {"diffrax": row["n"] / peer, "ratio": peer / row["seconds"]}
-        rows += part
     report.table(
         f"(a) increments per second, independent trees, an interval per path, {dtype}",
         ["levy_area", "tol", "n", "threads", "mckean", "diffrax", "ratio", "target", "of bound"],
         rows,
         "A new mckean tree for every call, so that no cursor helps; ends uniform in [0, 1], with their checks.\n"
-        "Bound: 2 * depth * normals per node * time per normal, the last measured here. Target: one core.",
+        "Bound: 2 * depth * normals per node * time per normal, the last measured here. Target: one core.\n"
+        "diffrax: up to 1e5 paths; at further thread counts 1e4 only.",
     )
 
 
@@ -179,29 +176,25 @@ def elements(report: common.Report, dtype: str) -> None:
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
-        part, cells = [], []
         for area in areas:
             for n in sizes:
+                times = [None, None]
                 if "diffrax" in args.peer and threads == args.threads[0]:
-                    cells.append({"kind": "elements", "area": area, "n": n, "depths": [10, 20], "dtype": dtype})
+                    cell = {"kind": "elements", "area": area, "n": n, "depths": [10, 20], "dtype": dtype}
+                    times = common.in_jax(__file__, cell, threads, dtype) or times
                 sequential = _torchsde(args, area, n, dtype, np.linspace(0.0, 1.0, 9), False)
                 random = _torchsde(args, area, n, dtype, np.random.default_rng(1).random(8), True)
-                for depth in (10, 20):
+                for depth, peer in zip((10, 20), times, strict=True):
                     tol = 2.0**-depth
 
                     def ours(area: str = area, n: int = n, tol: float = tol) -> Any:
                         tree = mk.BrownianTree(3, (1, n), tol=tol, levy_area=area, dtype=dtype)
                         return tree.increment(0.2345, 0.4567)
 
-                    part.append(
-                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads,
+                    rows.append(
+                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "jax": peer,
                          "seconds": measure(ours, budget=0.3), "random": random, "sequential": sequential}
                     )  # fmt: skip
-        for cell, times in zip(cells, common.in_jax(__file__, cells, threads, dtype), strict=True):
-            for row in part:
-                if times and (row["levy_area"], row["n"]) == (cell["area"], cell["n"]):
-                    row["jax"] = times[row["tol"] == "2^-20"]
-        rows += part
     for row in rows:
         n = row["n"]
         row["ratio"] = ratio_to_best(row["seconds"], (row.get("jax"), row["random"], row["sequential"]))
@@ -254,15 +247,15 @@ def sweep(report: common.Report, dtype: str) -> None:
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
-        part, cells = [], []
         for area in AREAS[2:] if args.quick else AREAS:
             for n in sizes:
+                times = [None, None]
                 if "diffrax" in args.peer and threads == args.threads[0]:
                     few = grid[: 17 if n > 1000 else 65].tolist()
-                    cells.append({"kind": "sweep", "area": area, "n": n, "depths": depths, "times": few,
-                                  "dtype": dtype})  # fmt: skip
+                    cell = {"kind": "sweep", "area": area, "n": n, "depths": depths, "times": few, "dtype": dtype}
+                    times = common.in_jax(__file__, cell, threads, dtype) or times
                 torch_time = _torchsde(args, area, n, dtype, grid[: 65 if n > 1000 else None], False)
-                for depth in depths:
+                for depth, peer in zip(depths, times, strict=True):
                     tree = mk.BrownianTree(3, (n, 1), tol=2.0**-depth, levy_area=area, dtype=dtype)
 
                     def walk(tree: mk.BrownianTree = tree) -> None:
@@ -271,15 +264,10 @@ def sweep(report: common.Report, dtype: str) -> None:
 
                     whole = measure(lambda tree=tree: tree.increments(grid), budget=0.3) / steps
                     target = SWEEP_TARGET[area] if threads == 1 and dtype == "float32" and depth == 11 else None
-                    part.append(
-                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "whole": whole,
+                    rows.append(
+                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "whole": whole, "jax": peer,
                          "walk": measure(walk, budget=0.3) / steps, "torch": torch_time, "target": target}
                     )  # fmt: skip
-        for cell, times in zip(cells, common.in_jax(__file__, cells, threads, dtype), strict=True):
-            for row in part:
-                if times and (row["levy_area"], row["n"]) == (cell["area"], cell["n"]):
-                    row["jax"] = times[row["tol"] == "2^-20"]
-        rows += part
     for row in rows:
         n, peers = row["n"], (row["torch"], row.get("jax"))
         row["increments(ts)"], row["increment(s, t)"] = n / row["whole"], n / row["walk"]
@@ -310,14 +298,10 @@ def latency(report: common.Report) -> None:
                 import torchsde
 
                 row["torchsde"] = _one_by_one(torchsde.BrownianInterval(0.0, 1.0, size=(1, 1), entropy=7), pairs)
+            if "diffrax" in args.peer:
+                cell = {"kind": "latency", "area": area, "pairs": pairs[:1] if case == "same" else pairs}
+                row["diffrax"] = common.in_jax(__file__, cell, 1, "float32")
             rows.append(row)
-    if "diffrax" in args.peer:
-        cells = [
-            {"kind": "latency", "area": row["levy_area"], "pairs": [(0.3, 0.31)] if row["interval"] == "same" else times}
-            for row in rows
-        ]
-        for row, microseconds in zip(rows, common.in_jax(__file__, cells, 1, "float32"), strict=True):
-            row["diffrax"] = microseconds
     for row in rows:
         row["ratio"] = ratio_to_best(row["mckean"], (row.get("torchsde"), row.get("diffrax")))
     report.table(
@@ -351,7 +335,7 @@ def accuracy(report: common.Report) -> None:
         rows.append(row)
     if "diffrax" in args.peer:
         cell = {"kind": "accuracy", "n": n, "start": start, "levels": levels, "depth": depth}
-        ratios = common.in_jax(__file__, [cell], max(args.threads), "float32")[0]
+        ratios = common.in_jax(__file__, cell, max(args.threads), "float32")
         for row, found in zip(rows, ratios or [], strict=False):
             row |= dict(zip(("diffrax W", "diffrax H", "diffrax K"), found, strict=True))
     parts = ("W", "H", "K")

@@ -57,7 +57,6 @@ def fills(report: common.Report, dtype: str, what: str) -> None:
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
-        part = []
         for n in sizes:
             run: dict[str, Callable[[], Any]] = {"mckean": partial(ours, 1, n, dtype=dtype)}
             if "numpy" in args.peer:
@@ -69,12 +68,11 @@ def fills(report: common.Report, dtype: str, what: str) -> None:
 
                 torch.set_num_threads(threads)
                 run["torch"] = partial(torch.randn if what == "normal" else torch.rand, n, dtype=getattr(torch, dtype))
-            part.append({"n": n, "threads": threads} | {p: measure(f, budget=0.3) for p, f in run.items()})
-        if "jax" in args.peer:
-            cells = [{"kind": "fill", "what": what, "n": n, "dtype": dtype} for n in sizes]
-            for row, seconds in zip(part, common.in_jax(__file__, cells, threads, dtype), strict=True):
-                row["jax"] = seconds
-        rows += part
+            row = {"n": n, "threads": threads} | {p: measure(f, budget=0.3) for p, f in run.items()}
+            if "jax" in args.peer:
+                cell = {"kind": "fill", "what": what, "n": n, "dtype": dtype}
+                row["jax"] = common.in_jax(__file__, cell, threads, dtype)
+            rows.append(row)
     for row in rows:
         row["ratio"] = ratio_to_best(row["mckean"], (row.get(p) for p in PEERS))
         for p in ("mckean", *PEERS):
@@ -137,15 +135,8 @@ def combines(report: common.Report, dtype: str) -> None:
     table = []
     for threads in args.threads:
         common.set_threads(threads)
-        part, cells = [], []
         for k, j, n, noise, per_particle in cases:
-            row, cell = _combine_case(args, k, j, n, noise, per_particle, dtype, threads)
-            part.append(row)
-            cells.append(cell)
-        if "jax" in args.peer:
-            for row, seconds in zip(part, common.in_jax(__file__, cells, threads, dtype), strict=True):
-                row["seconds"]["jax"] = seconds
-        table += part
+            table.append(_combine_case(args, k, j, n, noise, per_particle, dtype, threads))
     for row in table:
         seconds = row["seconds"]
         row["ratio"] = ratio_to_best(seconds["mckean"], (seconds.get(p) for p in PEERS))
@@ -168,7 +159,7 @@ _KINDS = [(1, 1, 0.0, False), (3, 1, 0.0, False), (3, 2, 0.0, False), (3, 1, 0.1
 
 def _combine_case(
     args: common.Options, k: int, j: int, n: int, noise: float, per_particle: bool, dtype: str, threads: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> dict[str, Any]:
     cols = min(8, n)
     n = n // cols * cols
     shape = (n // cols, cols)
@@ -206,15 +197,16 @@ def _combine_case(
             return [_expression(row, head, tensors, noise, draw) for row in rows]
 
         seconds["torch"] = measure(run, budget=0.2)
+    if "jax" in args.peer:
+        cell = {"kind": "combine", "rows": rows, "n": n, "cols": cols, "noise": noise, "per_particle": per_particle,
+                "dtype": dtype}  # fmt: skip
+        seconds["jax"] = common.in_jax(__file__, cell, threads, dtype)
     n_bytes = (k + j) * n * outs[0].itemsize
     copy = common.copy_bandwidth(n_bytes, threads, torch=torch)
     speed = n_bytes / seconds["mckean"]
-    row = {"K": k, "J": j, "n": n, "noise": "yes" if noise else "no", "threads": threads, "seconds": seconds,
-           "coefficients": "per particle" if per_particle else "numbers", "GB/s": speed / 1e9, "copy GB/s": copy / 1e9,
-           "of copy": speed / copy, "target": None if noise else TARGET, "error": error}  # fmt: skip
-    cell = {"kind": "combine", "rows": rows, "n": n, "cols": cols, "noise": noise, "per_particle": per_particle,
-            "dtype": dtype}  # fmt: skip
-    return row, cell
+    return {"K": k, "J": j, "n": n, "noise": "yes" if noise else "no", "threads": threads, "seconds": seconds,
+            "coefficients": "per particle" if per_particle else "numbers", "GB/s": speed / 1e9, "copy GB/s": copy / 1e9,
+            "of copy": speed / copy, "target": None if noise else TARGET, "error": error}  # fmt: skip
 
 
 # ---- the noise of an underdamped step ---------------------------------------------------------------------------------

@@ -108,14 +108,12 @@ def set_threads(n: int) -> None:
 _children: dict[tuple[int, str], subprocess.Popen[str]] = {}
 
 
-def in_jax(script: str, cells: list[dict[str, Any]], threads: int, dtype: str) -> list[Any]:
-    """Run cells in a child process that may use `threads` cores; None for a cell that failed.
+def in_jax(script: str, cell: dict[str, Any], threads: int, dtype: str) -> Any:
+    """Run a cell in a child process that may use `threads` cores; None if it failed.
 
     The thread pool of XLA is fixed when it starts, with one thread for each core the process may run on: each thread
     count has a process of its own, which waits for cells until this one ends.
     """
-    if not cells:
-        return []
     key = (threads, dtype)
     if key not in _children:
         env = dict(os.environ, JAX_PLATFORMS="cpu", JAX_ENABLE_X64="1" if dtype == "float64" else "0")
@@ -130,12 +128,12 @@ def in_jax(script: str, cells: list[dict[str, Any]], threads: int, dtype: str) -
         )
     child = _children[key]
     try:
-        child.stdin.write(json.dumps(cells) + "\n")
+        child.stdin.write(json.dumps(cell) + "\n")
         child.stdin.flush()
         return json.loads(child.stdout.readline())
     except (OSError, ValueError):
         print("the JAX process died", file=sys.stderr)
-        return [None] * len(cells)
+        return None
 
 
 def serve_jax(functions: dict[str, Callable[..., Any]]) -> None:
@@ -143,14 +141,12 @@ def serve_jax(functions: dict[str, Callable[..., Any]]) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[-1])])
     for line in sys.stdin:
-        results = []
-        for cell in json.loads(line):
-            try:
-                results.append(functions[cell["kind"]](**{k: v for k, v in cell.items() if k != "kind"}))
-            except Exception as error:  # one failing cell must not lose the others
-                print(f"{cell}: {type(error).__name__}: {error}", file=sys.stderr)
-                results.append(None)
-        print(json.dumps(results), flush=True)
+        cell, result = json.loads(line), None
+        try:
+            result = functions[cell["kind"]](**{k: v for k, v in cell.items() if k != "kind"})
+        except Exception as error:  # one failing cell must not lose the others
+            print(f"{cell}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(json.dumps(result), flush=True)
 
 
 def _stop_children() -> None:

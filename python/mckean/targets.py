@@ -278,7 +278,7 @@ class Gaussian(_Mixture):
     def _whiten(self, value: Any, name: str) -> Array:
         d = self.dim
         power = {"cov": -0.5, "scale": -1.0, "precision": 0.5}[name]
-        if not hasattr(value, "__len__") or np.ndim(value) == 0:
+        if np.ndim(value) == 0:
             return np.full(d, positive(value, name) ** power)
         a = _parameter(value, name)
         if a.shape == (d,):
@@ -354,7 +354,7 @@ class GaussianMixture(_Mixture):
 
     def _from_scale(self, scale: Any, match: str) -> Array:
         shape = self.means.shape
-        if not hasattr(scale, "__len__") or np.ndim(scale) == 0:
+        if np.ndim(scale) == 0:
             return np.full(shape, 1.0 / positive(scale, "scale"))
         a = _parameter(scale, "scale")
         if a.shape not in (shape, shape[:1]):
@@ -537,7 +537,7 @@ class LogisticRegression(_Target):
         if bad.size:
             raise ValueError(f"y: expected 0 or 1, got {labels[bad[0]]} at index {bad[0]}")
         self.y = labels
-        if not hasattr(prior_scale, "__len__") or np.ndim(prior_scale) == 0:
+        if np.ndim(prior_scale) == 0:
             scale = np.full(self.dim, positive(prior_scale, "prior_scale"))
         else:
             scale = _parameter(prior_scale, "prior_scale", (self.dim,), f"X ({m}, {self.dim})")

@@ -131,7 +131,8 @@ void bind_stepping_type(nb::module_& m) {
           a.arrays[k] = arrays[k].data();
         }
         for (auto& [j, k, array] : row_coefficients) {
-          require(j >= 0 && j < n_outs && k >= 0 && k < n_arrays && size_of(array) == rows, "coefficients: bad row array");
+          require(j >= 0 && j < n_outs && k >= 0 && k < n_arrays && size_of(array) == rows,
+                  "coefficients: bad row array");
           a.row_coefficients[j * max_combine_arrays + k] = array.data();
         }
         for (auto& [j, array] : row_noise) {
@@ -161,10 +162,21 @@ void bind_stepping_type(nb::module_& m) {
                     size_of(accepted) == rows,
                 "metropolis: sizes differ");
         // A stream of its own: proposals of the same seed use stream 0.
-        MetropolisArgs<T> a{rows, cols, x.data(), x_proposed.data(), gradient.data(), gradient_proposed.data(),
-                            log_density.data(), log_density_proposed.data(), static_cast<T>(step),
-                            stream_key(seed, 0x6d6574726f706f6cull), counter, x_new.data(), gradient_new.data(),
-                            log_density_new.data(), accepted.data()};
+        MetropolisArgs<T> a{rows,
+                            cols,
+                            x.data(),
+                            x_proposed.data(),
+                            gradient.data(),
+                            gradient_proposed.data(),
+                            log_density.data(),
+                            log_density_proposed.data(),
+                            static_cast<T>(step),
+                            stream_key(seed, 0x6d6574726f706f6cull),
+                            counter,
+                            x_new.data(),
+                            gradient_new.data(),
+                            log_density_new.data(),
+                            accepted.data()};
         nb::gil_scoped_release release;
         metropolis<T>(a, as_queue(queue));
       },
@@ -177,10 +189,13 @@ void bind_stepping_type(nb::module_& m) {
 // ---- families of their own file -------------------------------------------------------------------------------------
 
 #include "bind_brownian.hpp"
+#include "bind_targets.hpp"
 
 inline void bind_executor(nb::module_& m) {
   bind_random(m);
   bind_brownian(m);
+  bind_targets_type<float>(m);
+  bind_targets_type<double>(m);
   bind_stepping_type<float>(m);
   bind_stepping_type<double>(m);
 }

@@ -2,7 +2,9 @@
 #define MK_EXECUTOR cpu
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-namespace mk { namespace cpu { using Device = nanobind::device::cpu; } }
+namespace mk {
+namespace cpu { using Device = nanobind::device::cpu; }
+}  // namespace mk
 #include "bindings.hpp"
 #include "dispatch.hpp"
 #include "pool.hpp"

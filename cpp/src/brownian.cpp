@@ -11,9 +11,9 @@ namespace mk {
 namespace cpu {
 namespace {
 
-constexpr int64_t lane_grain = 256;                      // a multiple of every register's lanes; about 50 us of work
-constexpr int64_t sweep_chunk = 4096;                    // times a thread sweeps before another may take over
-constexpr int64_t cursor_bytes = int64_t{256} << 20;     // at most, per tree; the deepest levels are kept
+constexpr int64_t lane_grain = 256;                   // a multiple of every register's lanes; about 50 us of work
+constexpr int64_t sweep_chunk = 4096;                 // times a thread sweeps before another may take over
+constexpr int64_t cursor_bytes = int64_t{256} << 20;  // at most, per tree; the deepest levels are kept
 
 template <class T>
 const BrownianLoops<T>& loops(int components);
@@ -37,7 +37,7 @@ struct Cursor {
   int64_t lanes, stride;
   int first_level, per_cell, value_bytes;
   bool asked_before = false;
-  bool shared_times = true;     // leaf[0], depth[0] then stand for all lanes
+  bool shared_times = true;  // leaf[0], depth[0] then stand for all lanes
   bool worth_it = false;
 
   Cursor(const TreeArgs& tree, int bytes) : lanes(tree.paths * tree.dim), value_bytes(bytes) {
@@ -75,7 +75,8 @@ void free_cursor(Cursor* cursor) { delete cursor; }
 namespace {
 
 template <class T>
-void increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K, Cursor* cursor) {
+void increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K,
+               Cursor* cursor) {
   T* out[3] = {W, H, K};
   CursorView<T> view{nullptr, 0, 0, nullptr, nullptr};
   std::unique_lock<std::mutex> lock;
@@ -95,9 +96,8 @@ void increment(const TreeArgs& tree, const double* s, const double* t, bool per_
   try {
     if (per_path) {
       int64_t grain = lane_grain;
-      parallel_for(lanes, grain, [&](int64_t a, int64_t b) {
-        loops<T>(tree.components).per_path(tree, s, t, a, b, out, view);
-      });
+      parallel_for(lanes, grain,
+                   [&](int64_t a, int64_t b) { loops<T>(tree.components).per_path(tree, s, t, a, b, out, view); });
       return;
     }
     QueryPlan q = plan_query(leaf_units(*s, tree.t0, tree.t1, tree.depth), leaf_units(*t, tree.t0, tree.t1, tree.depth),
@@ -109,14 +109,14 @@ void increment(const TreeArgs& tree, const double* s, const double* t, bool per_
       common = std::min(common, q.kind == QueryPlan::inside ? tree.depth : q.split);
       if (common >= cursor->first_level) start = common;
     }
-    parallel_for(lanes, lane_grain, [&](int64_t a, int64_t b) {
-      loops<T>(tree.components).shared(tree, q, start, a, b, out, view);
-    });
+    parallel_for(lanes, lane_grain,
+                 [&](int64_t a, int64_t b) { loops<T>(tree.components).shared(tree, q, start, a, b, out, view); });
     if (use && q.kind != QueryPlan::empty) {
       cursor->leaf[0] = q.leaf_t;
       cursor->depth[0] = static_cast<int8_t>(q.kind == QueryPlan::whole    ? q.split
                                              : q.kind == QueryPlan::inside ? tree.depth
-                                             : q.level_t == never ? tree.depth : std::max(q.level_t, q.split + 1));
+                                             : q.level_t == never          ? tree.depth
+                                                                           : std::max(q.level_t, q.split + 1));
     }
   } catch (...) {
     if (use) cursor->forget();  // interrupted half-way: some lanes' cells are of the old path
@@ -163,16 +163,14 @@ void tree_increments<double>(const TreeArgs& tree, const double* ts, int64_t n_t
 template <>
 void fractional_values<float>(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial,
                               float* out, Queue) {
-  parallel_for(args.tree.paths * args.tree.dim, 64, [&](int64_t a, int64_t b) {
-    brownian_table().fractional_f32(args, ts, n_times, partial, a, b, out);
-  });
+  parallel_for(args.tree.paths * args.tree.dim, 64,
+               [&](int64_t a, int64_t b) { brownian_table().fractional_f32(args, ts, n_times, partial, a, b, out); });
 }
 template <>
 void fractional_values<double>(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial,
                                double* out, Queue) {
-  parallel_for(args.tree.paths * args.tree.dim, 64, [&](int64_t a, int64_t b) {
-    brownian_table().fractional_f64(args, ts, n_times, partial, a, b, out);
-  });
+  parallel_for(args.tree.paths * args.tree.dim, 64,
+               [&](int64_t a, int64_t b) { brownian_table().fractional_f64(args, ts, n_times, partial, a, b, out); });
 }
 
 }  // namespace cpu

@@ -251,10 +251,8 @@ void query_lanes(const TreeArgs& tree, const QueryPlan* plan, int64_t at, int n,
   Piece<V, V> suffix{}, prefix{};
   for (;; ++level) {
     V h = O::constant(pow2_minus<T>(level));
-    if ((stops_s >> level) & 1)
-      gather<V, M, true>(suffix, Piece<V, V>{h, cs.W, cs.H, cs.K}, level_s == level);
-    if ((stops_t >> level) & 1)
-      gather<V, M, false>(prefix, Piece<V, V>{h, ct.W, ct.H, ct.K}, level_t == level);
+    if ((stops_s >> level) & 1) gather<V, M, true>(suffix, Piece<V, V>{h, cs.W, cs.H, cs.K}, level_s == level);
+    if ((stops_t >> level) & 1) gather<V, M, false>(prefix, Piece<V, V>{h, ct.W, ct.H, ct.K}, level_t == level);
     if (level >= end) break;
     T root_h = sqrt_pow2_minus<T>(level);
     bool odd = level % 2 != 0;
@@ -353,9 +351,10 @@ struct Sweep {
   uint64_t seed;
   int depth;
   W lane_lo, lane_hi;
-  double units;         // where we are
-  Cell<V> pending[54];  // pending[l]: the right sibling of level l, if the path to here goes left there; or the next cell
-  Cell<V> leaf;         // if units is inside a leaf: that leaf, its normals, and what is left of it
+  double units;  // where we are
+  Cell<V>
+      pending[54];  // pending[l]: the right sibling of level l, if the path to here goes left there; or the next cell
+  Cell<V> leaf;     // if units is inside a leaf: that leaf, its normals, and what is left of it
   Normals3<V> z;
   P rest;
 
@@ -429,7 +428,8 @@ struct Sweep {
     } else {
       int end = aligned ? q.level_s - 1 : depth;
       for (int level = q.split + 2; level <= end; ++level)
-        if (!goes_right(q.leaf_s, level - 1, depth)) prepend<V, T, M>(suffix, empty, as_piece<V>(pending[level], level));
+        if (!goes_right(q.leaf_s, level - 1, depth))
+          prepend<V, T, M>(suffix, empty, as_piece<V>(pending[level], level));
       if (aligned)
         prepend<V, T, M>(suffix, empty, as_piece<V>(pending[q.level_s], q.level_s));
       else
@@ -500,15 +500,14 @@ void fractional(const FractionalArgs& args, const double* ts, int64_t n_times, c
 }  // namespace
 
 extern const BrownianTable brownian_table;
-const BrownianTable brownian_table = {
-    {{shared<float, 1>, per_path<float, 1>, sweep<float, 1>},
-     {shared<float, 2>, per_path<float, 2>, sweep<float, 2>},
-     {shared<float, 3>, per_path<float, 3>, sweep<float, 3>}},
-    {{shared<double, 1>, per_path<double, 1>, sweep<double, 1>},
-     {shared<double, 2>, per_path<double, 2>, sweep<double, 2>},
-     {shared<double, 3>, per_path<double, 3>, sweep<double, 3>}},
-    fractional<float>,
-    fractional<double>};
+const BrownianTable brownian_table = {{{shared<float, 1>, per_path<float, 1>, sweep<float, 1>},
+                                       {shared<float, 2>, per_path<float, 2>, sweep<float, 2>},
+                                       {shared<float, 3>, per_path<float, 3>, sweep<float, 3>}},
+                                      {{shared<double, 1>, per_path<double, 1>, sweep<double, 1>},
+                                       {shared<double, 2>, per_path<double, 2>, sweep<double, 2>},
+                                       {shared<double, 3>, per_path<double, 3>, sweep<double, 3>}},
+                                      fractional<float>,
+                                      fractional<double>};
 
 }  // namespace MK_ISA
 }  // namespace mk

@@ -14,9 +14,8 @@ using Fill = void (*)(T*, uint64_t, int64_t, uint64_t, uint64_t);
 
 template <class T>
 void fill(Fill<T> loop, T* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter) {
-  parallel_for(n, grain, [=](int64_t a, int64_t b) {
-    loop(out + a, first + static_cast<uint64_t>(a), b - a, key, counter);
-  });
+  parallel_for(n, grain,
+               [=](int64_t a, int64_t b) { loop(out + a, first + static_cast<uint64_t>(a), b - a, key, counter); });
 }
 
 }  // namespace
@@ -44,16 +43,14 @@ void fill_normal<double>(double* out, int64_t n, uint64_t first, uint64_t key, u
 template <>
 void step_noise<float>(float* const* outs, const float* scales, int count, int64_t n, uint64_t seed, uint64_t counter,
                        Queue) {
-  parallel_for(n, grain, [=](int64_t a, int64_t b) {
-    random_table().step_noise_f32(outs, scales, count, a, b, seed, counter);
-  });
+  parallel_for(n, grain,
+               [=](int64_t a, int64_t b) { random_table().step_noise_f32(outs, scales, count, a, b, seed, counter); });
 }
 template <>
 void step_noise<double>(double* const* outs, const double* scales, int count, int64_t n, uint64_t seed,
                         uint64_t counter, Queue) {
-  parallel_for(n, grain, [=](int64_t a, int64_t b) {
-    random_table().step_noise_f64(outs, scales, count, a, b, seed, counter);
-  });
+  parallel_for(n, grain,
+               [=](int64_t a, int64_t b) { random_table().step_noise_f64(outs, scales, count, a, b, seed, counter); });
 }
 
 }  // namespace cpu

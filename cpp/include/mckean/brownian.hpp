@@ -268,7 +268,9 @@ MK_HD QueryPlan plan_query(double s_units, double t_units, int depth) {
   return q;
 }
 
-MK_HD uint64_t node_at(uint64_t leaf, int level, int depth) { return (uint64_t{1} << level) + (leaf >> (depth - level)); }
+MK_HD uint64_t node_at(uint64_t leaf, int level, int depth) {
+  return (uint64_t{1} << level) + (leaf >> (depth - level));
+}
 MK_HD bool goes_right(uint64_t leaf, int level, int depth) { return ((leaf >> (depth - 1 - level)) & 1) != 0; }
 
 // Both ends in one leaf. The two cuts share the leaf's normals, so increments of W stay additive and shrink with the gap, and
@@ -356,8 +358,7 @@ MK_HD void cut_leaf_at(uint64_t seed, uint64_t leaf, double x, int depth, typena
                        typename Ops<V>::W lane_hi, const Cell<V>& c, Piece<V, typename Ops<V>::T>& left,
                        Piece<V, typename Ops<V>::T>& right) {
   using T = typename Ops<V>::T;
-  Normals3<V> z =
-      tree_normals_at<V, M == 3>(seed, node_at(leaf, depth, depth), lane_lo, lane_hi, Tag::tree_leaf);
+  Normals3<V> z = tree_normals_at<V, M == 3>(seed, node_at(leaf, depth, depth), lane_lo, lane_hi, Tag::tree_leaf);
   cut_leaf<V, T, M>(c, pow2_minus<T>(depth), static_cast<T>(x), static_cast<T>(1.0 - x), z, left, right);
 }
 
@@ -384,8 +385,7 @@ MK_HD Piece<V, typename Ops<V>::T> tree_query(uint64_t seed, int depth, typename
   }
   if (q.kind == QueryPlan::whole) return as_piece<V>(cell, level);
   if (q.kind == QueryPlan::inside) {
-    Normals3<V> z =
-        tree_normals_at<V, M == 3>(seed, node_at(q.leaf_t, depth, depth), lane_lo, lane_hi, Tag::tree_leaf);
+    Normals3<V> z = tree_normals_at<V, M == 3>(seed, node_at(q.leaf_t, depth, depth), lane_lo, lane_hi, Tag::tree_leaf);
     return inside_leaf_lanes<V, M>(cell, pow2_minus<T>(depth), q, z);
   }
   split_at<V, M>(seed, node_at(q.leaf_t, level, depth), level, lane_lo, lane_hi, cell, left, right);

@@ -52,8 +52,8 @@ struct FractionalState {
     for (int k = 0; k < terms; k += 2) {
       z[k] = z[k + 1] = zero;
       if (a.past) {
-        Normals3<V> n = tree_normals_at<V, false>(a.tree.seed, static_cast<uint64_t>(k / 2), lane_lo, lane_hi,
-                                                  Tag::tree_past);
+        Normals3<V> n =
+            tree_normals_at<V, false>(a.tree.seed, static_cast<uint64_t>(k / 2), lane_lo, lane_hi, Tag::tree_past);
         z[k] = n.z1;
         z[k + 1] = n.z2;
       }

@@ -137,9 +137,7 @@ struct Series<V, float> {
   static MK_HD V atanh_tail(V z) { return z * horner(z, 1.f / 3, 1.f / 5, 1.f / 7, 1.f / 9, 1.f / 11); }
   static MK_HD V sin_tail(V q) { return horner(q, -1.f / 6, 1.f / 120, -1.f / 5040, 1.f / 362880); }
   static MK_HD V cos_tail(V q) { return horner(q, -0.5f, 1.f / 24, -1.f / 720, 1.f / 40320, -1.f / 3628800); }
-  static MK_HD V exp_tail(V r) {
-    return horner(r, 0.5f, 1.f / 6, 1.f / 24, 1.f / 120, 1.f / 720, 1.f / 5040);
-  }
+  static MK_HD V exp_tail(V r) { return horner(r, 0.5f, 1.f / 6, 1.f / 24, 1.f / 120, 1.f / 720, 1.f / 5040); }
 };
 template <class V>
 struct Series<V, double> {
@@ -147,8 +145,8 @@ struct Series<V, double> {
     return z * horner(z, 1. / 3, 1. / 5, 1. / 7, 1. / 9, 1. / 11, 1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21);
   }
   static MK_HD V sin_tail(V q) {
-    return horner(q, -1. / 6, 1. / 120, -1. / 5040, 1. / 362880, -1. / 39916800, 1. / 6227020800,
-                  -1. / 1307674368000, 1. / 355687428096000);
+    return horner(q, -1. / 6, 1. / 120, -1. / 5040, 1. / 362880, -1. / 39916800, 1. / 6227020800, -1. / 1307674368000,
+                  1. / 355687428096000);
   }
   static MK_HD V cos_tail(V q) {
     return horner(q, -0.5, 1. / 24, -1. / 720, 1. / 40320, -1. / 3628800, 1. / 479001600, -1. / 87178291200,
@@ -209,20 +207,27 @@ MK_HD V sigmoid(V x) {
   return num / (one + e);
 }
 
+// log(1 + x) for x >= 0, without losing the small values.
+template <class V>
+MK_HD V log1p_nonnegative(V x) {
+  using O = Ops<V>;
+  using T = typename O::T;
+  V zero = O::constant(T(0)), one = O::constant(T(1));
+  // log(1 + x) = log(w) * x / (w - 1) with w = fl(1 + x) repairs the rounding of w (Kahan's identity).
+  V w = one + x;
+  V d = w - one;
+  V l = log_positive<V>(w);
+  V safe = d == zero ? one : d;
+  return d == zero ? x : l * (x / safe);
+}
+
 // log(1 + exp(x)), without overflow and without losing the small values.
 template <class V>
 MK_HD V softplus(V x) {
   using O = Ops<V>;
-  using T = typename O::T;
-  V zero = O::constant(T(0)), one = O::constant(T(1));
+  V zero = O::constant(typename O::T(0));
   V e = exp_clamped<V>(x < zero ? x : -x);
-  // log(1 + e) = log(w) * e / (w - 1) with w = fl(1 + e) repairs the rounding of w (Kahan's identity).
-  V w = one + e;
-  V d = w - one;
-  V l = log_positive<V>(w);
-  V safe = d == zero ? one : d;
-  V lp = d == zero ? e : l * (e / safe);
-  return (x > zero ? x : zero) + lp;
+  return (x > zero ? x : zero) + log1p_nonnegative<V>(e);
 }
 
 }  // namespace mk

@@ -51,9 +51,9 @@ MK_HD uint32_t tagged(uint64_t high_word, Tag tag) {
 
 // The key of stream s of a seed is itself a draw, so streams are as unrelated as seeds are.
 MK_HD uint64_t stream_key(uint64_t seed, uint64_t stream) {
-  Words<uint32_t> r = philox<uint32_t>(static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), 0u,
-                                       tagged(0, Tag::stream), static_cast<uint32_t>(seed),
-                                       static_cast<uint32_t>(seed >> 32));
+  Words<uint32_t> r =
+      philox<uint32_t>(static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), 0u, tagged(0, Tag::stream),
+                       static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
   return static_cast<uint64_t>(r.w[0]) | (static_cast<uint64_t>(r.w[1]) << 32);
 }
 

@@ -130,8 +130,8 @@ template <class T>
 MK_HD T stream_number(uint64_t index, uint64_t key, uint64_t counter, Tag tag) {
   uint64_t group = index / stream_group<T>, within = index % stream_group<T>;
   uint64_t block = group * stream_lanes + within % stream_lanes;
-  Words<uint32_t> r = stream_words<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), key,
-                                             counter, tag);
+  Words<uint32_t> r =
+      stream_words<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), key, counter, tag);
   BlockOf<T> b = tag == Tag::normal ? StreamNumbers<T, T>::normals(r) : StreamNumbers<T, T>::uniforms(r);
   int j = static_cast<int>(within / stream_lanes);
   return j == 0 ? b.x[0] : j == 1 ? b.x[1] : j == 2 ? b.x[2] : b.x[3];

@@ -1,0 +1,57 @@
+// How kernels are launched here: one thread per item in a grid-stride loop with 64-bit indices, on the caller's stream,
+// checked, without synchronisation. A launcher looks like
+//
+//   void scale(float* x, float c, int64_t n, Queue queue) {
+//     if (n == 0) return;                                      // the pointer may be null
+//     OnDevice device(x);                                      // the device of the first output
+//     launch("scale", scale_kernel, n, queue, x, c, n);
+//   }
+//   __global__ void scale_kernel(float* x, float c, int64_t n) {
+//     for (int64_t i = first_item(); i < n; i += item_stride()) x[i] = c * x[i];
+//   }
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "device.hpp"
+
+namespace mk {
+namespace cuda {
+
+constexpr int block_threads = 256;
+constexpr int64_t max_blocks = int64_t{1} << 16;  // 2^24 threads; beyond, each thread handles several items
+
+// CUDA 13 supports no device below compute capability 7.5, and those all take 32764 bytes of arguments; 4096 also suits
+// compilers before 12.1.
+constexpr size_t max_argument_bytes = 4096;
+
+inline unsigned grid_size(int64_t items) {
+  int64_t blocks = (items - 1) / block_threads + 1;
+  return static_cast<unsigned>(blocks < max_blocks ? blocks : max_blocks);
+}
+
+__device__ inline int64_t first_item() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + static_cast<int64_t>(threadIdx.x);
+}
+__device__ inline int64_t item_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
+
+// `error` is what the launch returned; after a <<<...>>> launch, which returns nothing, leave it out.
+inline void check_launch(const char* kernel, cudaError_t error = cudaGetLastError()) { check(error, kernel); }
+
+// Runs `kernel` with at least one thread per item, unless there are none. Errors of the launch itself are thrown here;
+// what goes wrong while it runs shows at the next call that waits for the stream.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), int64_t items, Queue queue, Arguments&&... arguments) {
+  if (items <= 0) return;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid_size(items));
+  config.blockDim = dim3(block_threads);
+  config.stream = as_stream(queue);
+  check_launch(name, cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+}
+
+}  // namespace cuda
+}  // namespace mk

@@ -259,7 +259,8 @@ __global__ void __launch_bounds__(tile_particles* tile_warps)
 }
 
 template <class T>
-__global__ void logistic_density_kernel(const __grid_constant__ LogisticArgs<T> a, int64_t slices, const double* parts) {
+__global__ void logistic_density_kernel(const __grid_constant__ LogisticArgs<T> a, int64_t slices,
+                                        const double* parts) {
   const int64_t d = a.at.dim;
   for (int64_t i = first_item(); i < a.at.n; i += item_stride()) {
     double prior = 0.0;
@@ -274,7 +275,8 @@ __global__ void logistic_density_kernel(const __grid_constant__ LogisticArgs<T> 
 }
 
 template <class T>
-__global__ void logistic_gradient_kernel(const __grid_constant__ LogisticArgs<T> a, int64_t slices, const double* parts) {
+__global__ void logistic_gradient_kernel(const __grid_constant__ LogisticArgs<T> a, int64_t slices,
+                                         const double* parts) {
   const int64_t d = a.at.dim, size = a.at.n * d;
   for (int64_t e = first_item(); e < size; e += item_stride()) {
     double total = -(static_cast<double>(a.precision[e % d]) * static_cast<double>(a.at.x[e]));

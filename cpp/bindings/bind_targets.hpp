@@ -17,8 +17,12 @@ void bind_targets_type(nb::module_& m) {
       "gaussian_mixture",
       [](In<T> x, In<T> means, In<T> whitening, In<double> constants, Optional density, Optional gradient,
          uintptr_t queue) {
-        MixtureArgs<T> a{target_points<T>(x, density, gradient), size_of(constants), whitening.ndim() == 3,
-                         means.data(), whitening.data(), constants.data()};
+        MixtureArgs<T> a{target_points<T>(x, density, gradient),
+                         size_of(constants),
+                         whitening.ndim() == 3,
+                         means.data(),
+                         whitening.data(),
+                         constants.data()};
         int64_t d = a.at.dim, k = a.components;
         require(k >= 1 && size_of(means) == k * d && size_of(whitening) == k * d * (a.full ? d : 1),
                 "gaussian_mixture: sizes differ");

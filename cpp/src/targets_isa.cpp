@@ -9,8 +9,8 @@ namespace mk {
 namespace MK_ISA {
 namespace {
 
-constexpr int registers = 2;     // of particles in a block
-constexpr int row_tile = 4;      // rows whose products share one load of the particles
+constexpr int registers = 2;       // of particles in a block
+constexpr int row_tile = 4;        // rows whose products share one load of the particles
 constexpr int64_t run_rows = 128;  // terms summed in T before they join a double
 
 template <class T>
@@ -105,7 +105,8 @@ MK_HD void add_row_tile(const T* __restrict x, const T* __restrict rows, int64_t
 
 // Rows row .. row_end of a matrix with `cols` columns; triangular: row r is zero after column r.
 template <class T, class Link, bool value, bool gradient>
-void add_rows(const T* x, const T* matrix, int64_t cols, bool triangular, int64_t row, int64_t row_end, T* density, T* g) {
+void add_rows(const T* x, const T* matrix, int64_t cols, bool triangular, int64_t row, int64_t row_end, T* density,
+              T* g) {
   for (; row + row_tile <= row_end; row += row_tile)
     add_row_tile<T, Link, row_tile, value, gradient>(x, matrix + row * cols, cols, triangular ? row + row_tile : cols,
                                                      density, g);

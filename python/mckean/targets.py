@@ -363,7 +363,9 @@ class GaussianMixture(_Mixture):
                 f"got {a.shape}"
             )
         a = _all_positive(a, "scale")
-        return np.ascontiguousarray(np.broadcast_to(1.0 / (a if a.ndim == 2 else a[:, None]), shape))
+        return np.ascontiguousarray(
+            np.broadcast_to(1.0 / (a if a.ndim == 2 else a[:, None]), shape)
+        )
 
     def _from_cov(self, cov: Any, match: str) -> Array:
         k, d = self.means.shape

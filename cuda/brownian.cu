@@ -37,13 +37,6 @@ __device__ __forceinline__ void query_into(const TreeArgs& tree, const QueryPlan
 }
 
 template <class T, int M>
-__global__ void increment_kernel(const __grid_constant__ TreeArgs tree, const __grid_constant__ QueryPlan plan,
-                                 const __grid_constant__ TreeOutputs<T> o) {
-  int64_t lanes = tree.paths * tree.dim;
-  for (int64_t i = first_item(); i < lanes; i += item_stride()) query_into<T, M>(tree, plan, i, i, o);
-}
-
-template <class T, int M>
 __global__ void increment_per_path_kernel(const __grid_constant__ TreeArgs tree, const double* s, const double* t,
                                           const __grid_constant__ TreeOutputs<T> o) {
   int64_t lanes = tree.paths * tree.dim;
@@ -84,27 +77,6 @@ TreeOutputs<T> outputs(const TreeArgs& tree, T* W, T* H, T* K) {
 }
 
 template <class T>
-void increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K, Queue queue) {
-  TreeOutputs<T> o = outputs(tree, W, H, K);
-  int64_t lanes = tree.paths * tree.dim;
-  if (lanes == 0 || !first_output(o)) return;
-  OnDevice device(first_output(o));
-  if (per_path) {
-    auto kernel = tree.components == 1   ? increment_per_path_kernel<T, 1>
-                  : tree.components == 2 ? increment_per_path_kernel<T, 2>
-                                         : increment_per_path_kernel<T, 3>;
-    launch("tree_increment", kernel, lanes, queue, tree, s, t, o);
-    return;
-  }
-  auto kernel = tree.components == 1   ? increment_kernel<T, 1>
-                : tree.components == 2 ? increment_kernel<T, 2>
-                                       : increment_kernel<T, 3>;
-  QueryPlan plan = plan_query(leaf_units(*s, tree.t0, tree.t1, tree.depth), leaf_units(*t, tree.t0, tree.t1, tree.depth),
-                              tree.depth);
-  launch("tree_increment", kernel, lanes, queue, tree, plan, o);
-}
-
-template <class T>
 void increments(const TreeArgs& tree, const double* ts, int64_t n_times, T* W, T* H, T* K, Queue queue) {
   static_assert(sizeof(TreeArgs) + sizeof(TimesInLeaves) + sizeof(TreeOutputs<T>) + 16 <= max_argument_bytes,
                 "does not fit into kernel arguments");
@@ -124,6 +96,22 @@ void increments(const TreeArgs& tree, const double* ts, int64_t n_times, T* W, T
       if (out) out += from * lanes;
     launch("tree_increments", kernel, lanes * count, queue, tree, times, count, part);
   }
+}
+
+template <class T>
+void increment(const TreeArgs& tree, const double* s, const double* t, bool per_path, T* W, T* H, T* K, Queue queue) {
+  if (!per_path) {
+    const double ts[2] = {*s, *t};
+    return increments(tree, ts, 2, W, H, K, queue);
+  }
+  TreeOutputs<T> o = outputs(tree, W, H, K);
+  int64_t lanes = tree.paths * tree.dim;
+  if (lanes == 0 || !first_output(o)) return;
+  OnDevice device(first_output(o));
+  auto kernel = tree.components == 1   ? increment_per_path_kernel<T, 1>
+                : tree.components == 2 ? increment_per_path_kernel<T, 2>
+                                       : increment_per_path_kernel<T, 3>;
+  launch("tree_increment", kernel, lanes, queue, tree, s, t, o);
 }
 
 // ---- fractional -----------------------------------------------------------------------------------------------------

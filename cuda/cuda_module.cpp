@@ -12,6 +12,9 @@ namespace {
 template <class T>
 using HostOut = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
+template <class T>
+using DeviceArray = nb::ndarray<T, nb::array_api, nb::device::cuda>;  // an object with __dlpack__, not a bare capsule
+
 struct Allocation {
   void* memory;
   int device;
@@ -42,7 +45,7 @@ void check_device(int device) {
 
 // A C-contiguous array that frees its memory on `queue`, which must still exist then.
 template <class T>
-nb::ndarray<T, nb::device::cuda> make_array(const std::vector<size_t>& shape, int device, uintptr_t queue) {
+DeviceArray<T> make_array(const std::vector<size_t>& shape, int device, uintptr_t queue) {
   size_t bytes = sizeof(T);
   for (size_t size : shape)
     if (__builtin_mul_overflow(bytes, size, &bytes) || bytes > static_cast<size_t>(PTRDIFF_MAX))
@@ -50,8 +53,8 @@ nb::ndarray<T, nb::device::cuda> make_array(const std::vector<size_t>& shape, in
   check_device(device);
   auto* owned = new Allocation(bytes, device, mk::cuda::as_queue(queue));
   nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<Allocation*>(p); });
-  return nb::ndarray<T, nb::device::cuda>(owned->memory, shape.size(), shape.data(), owner, nullptr, nb::dtype<T>(),
-                                          nb::device::cuda::value, device);
+  return DeviceArray<T>(owned->memory, shape.size(), shape.data(), owner, nullptr, nb::dtype<T>(),
+                        nb::device::cuda::value, device);
 }
 
 nb::object empty(const std::vector<size_t>& shape, const std::string& dtype, int device, uintptr_t queue) {
@@ -69,7 +72,7 @@ void bind_memory(nb::module_& m) {
       [](mk::cuda::HostIn<T> array, int device, uintptr_t queue) {
         std::vector<size_t> shape;
         for (size_t i = 0; i < array.ndim(); ++i) shape.push_back(array.shape(i));
-        nb::ndarray<T, nb::device::cuda> out = make_array<T>(shape, device, queue);
+        DeviceArray<T> out = make_array<T>(shape, device, queue);
         const T* source = array.data();
         T* target = out.data();
         size_t bytes = array.size() * sizeof(T);

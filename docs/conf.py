@@ -15,12 +15,14 @@ extensions = [
     "sphinx.ext.mathjax",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "figures.md"]  # figures.md is included by benchmarks.md
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates", "figures.md"]  # figures.md is included by benchmarks.md
 
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"  # the docstrings name types and shapes
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False

@@ -9,6 +9,7 @@ becomes NumPy (on the CPU) or CuPy.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from mckean._errors import DeviceError
 
 __all__ = [
+    "DEVICE_MEMORY",
     "FRAMEWORKS",
     "Framework",
     "Input",
@@ -300,6 +302,26 @@ class _Jax(Framework):
         return FRAMEWORKS["cupy"]
 
 
+class _DeviceMemory(Framework):
+    """CUDA memory for NumPy users: what is written there comes back as NumPy when it is handed
+    over."""
+
+    has_cuda = True
+
+    def empty(self, shape: Sequence[int], dtype: str, device: str = "cuda:0") -> Output:
+        cuda = _cuda()
+
+        def fetch(data: Any) -> Any:
+            host = np.empty(tuple(shape), dtype)
+            cuda.to_host(data, host)
+            return host
+
+        return Output(cuda.empty(list(shape), dtype, _index(device)), fetch)
+
+    def asarray(self, a: Any, device: str = "cuda:0") -> Any:
+        return _cuda().to_device(a, _index(device))
+
+
 @functools.lru_cache(maxsize=64)
 def _dtype_text(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
@@ -323,11 +345,16 @@ def _cupy() -> Any:
     return cupy
 
 
+def _cuda() -> Any:
+    return importlib.import_module("mckean._cuda")
+
+
 def _index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
 FRAMEWORKS: dict[str, Framework] = {f.name: f for f in (Framework(), _Torch(), _Jax(), _Cupy())}
+DEVICE_MEMORY: Framework = _DeviceMemory()
 
 
 @functools.lru_cache(maxsize=256)

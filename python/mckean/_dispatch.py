@@ -91,17 +91,10 @@ def executor(device: str) -> Any:
 def carrier(framework: _array.Framework, device: str) -> _array.Framework:
     """The framework that holds arrays on `device` for a user of `framework`.
 
-    NumPy has no device memory, so ``device="cuda"`` computes in CuPy or PyTorch arrays, which are
+    NumPy has no device memory, so ``device="cuda"`` computes in memory of our own, whose content is
     then copied back.
     """
-    if device == "cpu" or framework.has_cuda:
-        return framework
-    for name in ("cupy", "torch"):
-        if importlib.util.find_spec(name) is not None:
-            return _array.FRAMEWORKS[name]
-    raise DeviceError(
-        f"device {device!r} is not available: it needs CuPy or PyTorch to hold device memory"
-    )
+    return framework if device == "cpu" or framework.has_cuda else _array.DEVICE_MEMORY
 
 
 def set_num_threads(n: int) -> None:

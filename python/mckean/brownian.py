@@ -321,35 +321,38 @@ class BrownianTree(_Times):
         if self._follow_times:
             framework = _array.framework_of(arrays[0])
         home = carrier(framework, self.device)
-        times = []
+        times: list[Any] = []
+        known: list[np.ndarray[Any, Any]] = []
+        data: list[Any] = []
         for x, name in ((s, "s"), (t, "t")):
             if not isinstance(x, (list, tuple)) and getattr(x, "ndim", 0) == 0:
                 host = np.full(n, as_real(x, name))
-                times.append(_array.as_input(home.asarray(host, self.device), name))
-                continue
-            given = _array.as_input(x, name)
-            if given.shape != (n,):
-                raise ValueError(f"{name}: expected a float or shape ({n},), got {given.shape}")
-            if given.device == self.device and given.dtype == "float64":
-                times.append(given)
             else:
+                given = _array.as_input(x, name)
+                if given.shape != (n,):
+                    raise ValueError(f"{name}: expected a float or shape ({n},), got {given.shape}")
+                if given.device != "cpu" and given.device == self.device and given.dtype == "float64":
+                    times.append(given.array)
+                    data.append(given.data)
+                    continue
                 host = np.ascontiguousarray(_array.to_numpy(given.array), np.float64)
-                times.append(_array.as_input(home.asarray(host, self.device), name))
-        if self.device == "cpu":
-            hosts = [_array.to_numpy(x.array) for x in times]
-            for host, name in zip(hosts, "st", strict=True):
-                self._check_times(host, name)
-            if (hosts[0] > hosts[1]).any():
-                at = int(np.argmax(hosts[0] > hosts[1]))
+            self._check_times(host, name)
+            known.append(host)
+            times.append(host if self.device == "cpu" else home.asarray(host, self.device))
+            data.append(home.native(times[-1], self.device))
+        if len(known) == 2:
+            if (known[0] > known[1]).any():
+                at = int(np.argmax(known[0] > known[1]))
                 raise ValueError(
-                    f"s: expected s <= t, got s = {hosts[0][at]}, t = {hosts[1][at]} for path {at}"
+                    f"s: expected s <= t, got s = {known[0][at]}, t = {known[1][at]} for path {at}"
                 )
-            dt = framework.asarray((hosts[1] - hosts[0]).astype(self.dtype))
+            dt = (known[1] - known[0]).astype(self.dtype)
+            dt = framework.asarray(dt, self.device if framework.has_cuda else "cpu")
         else:
-            dt = times[1].array - times[0].array
+            dt = framework.cast(times[1] - times[0], self.dtype)
         outs = self._outputs(framework, ())
         self._native.increment_per_path(
-            times[0].data, times[1].data, *[o and o.data for o in outs], home.queue(self.device)
+            *data, *[o and o.data for o in outs], home.queue(self.device)
         )
         return self._results(framework, dt, outs)
 

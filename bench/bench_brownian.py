@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,9 @@ from common import measure, per_second, ratio_to_best
 
 AREAS = ("none", "space-time", "space-time-time")
 NORMALS = dict(zip(AREAS, (1, 2, 3), strict=True))
-DIFFRAX = dict(zip(AREAS, ("BrownianIncrement", "SpaceTimeLevyArea", "SpaceTimeTimeLevyArea"), strict=True))
+DIFFRAX = dict(
+    zip(AREAS, ("BrownianIncrement", "SpaceTimeLevyArea", "SpaceTimeTimeLevyArea"), strict=True)
+)
 # Increments per second and core, float32, batch of 1e4 and more.
 TARGET = {
     ("none", 20): 6e6, ("none", 10): 1.2e7, ("space-time", 20): 3.5e6, ("space-time", 10): 7e6,
@@ -47,7 +50,9 @@ def _diffrax_tree(key: Any, tol: Any, shape: tuple[int, ...], area: str, dtype: 
     import jax
 
     kind = getattr(diffrax, DIFFRAX[area])
-    return diffrax.VirtualBrownianTree(0.0, 1.0, tol, jax.ShapeDtypeStruct(shape, dtype), key, levy_area=kind)
+    return diffrax.VirtualBrownianTree(
+        0.0, 1.0, tol, jax.ShapeDtypeStruct(shape, dtype), key, levy_area=kind
+    )
 
 
 def jax_trees(area: str, n: int, depths: list[int], dtype: str) -> list[float]:
@@ -61,7 +66,8 @@ def jax_trees(area: str, n: int, depths: list[int], dtype: str) -> list[float]:
     keys = jax.random.split(jax.random.key(0), n)
     s, t = (jnp.asarray(x, dtype) for x in random_intervals(n))
     return [
-        measure(lambda tol=2.0**-depth: jax.block_until_ready(run(keys, s, t, tol)), budget=1.0) for depth in depths
+        measure(lambda tol=2.0**-depth: jax.block_until_ready(run(keys, s, t, tol)))
+        for depth in depths
     ]
 
 
@@ -75,7 +81,10 @@ def jax_elements(area: str, n: int, depths: list[int], dtype: str) -> list[float
 
     key = jax.random.key(0)
     s, t = jnp.asarray(0.2345, dtype), jnp.asarray(0.4567, dtype)
-    return [measure(lambda tol=2.0**-depth: jax.block_until_ready(run(key, s, t, tol))) for depth in depths]
+    return [
+        measure(lambda tol=2.0**-depth: jax.block_until_ready(run(key, s, t, tol)))
+        for depth in depths
+    ]
 
 
 def jax_sweep(area: str, n: int, depths: list[int], times: list[float], dtype: str) -> list[float]:
@@ -93,7 +102,10 @@ def jax_sweep(area: str, n: int, depths: list[int], times: list[float], dtype: s
         return jax.lax.scan(step, 0, (ts[:-1], ts[1:]))[1]
 
     key, ts = jax.random.key(0), jnp.asarray(times, dtype)
-    run_once = [partial(lambda tol: jax.block_until_ready(run(key, ts, tol)), 2.0**-depth) for depth in depths]
+    run_once = [
+        partial(lambda tol: jax.block_until_ready(run(key, ts, tol)), 2.0**-depth)
+        for depth in depths
+    ]
     return [measure(f) / (len(times) - 1) for f in run_once]
 
 
@@ -136,38 +148,47 @@ def trees(report: common.Report, dtype: str) -> None:
     for threads in args.threads:
         common.set_threads(threads)
         normal = common.seconds_per_normal(dtype)
-        part, cells = [], []
         for area in AREAS:
             for n in sizes:
                 s, t = random_intervals(n)
-                if "diffrax" in args.peer and (n <= 100_000 or (area == "none" and threads == args.threads[0])):
-                    cells.append({"kind": "trees", "area": area, "n": n, "depths": [10, 20], "dtype": dtype})
-                for depth in (10, 20):
+                times = [None, None]
+                first = threads == args.threads[0]
+                if "diffrax" in args.peer and (n <= 100_000 if first or args.size else n == 10_000):
+                    cell = {
+                        "kind": "trees",
+                        "area": area,
+                        "n": n,
+                        "depths": [10, 20],
+                        "dtype": dtype,
+                    }
+                    times = common.in_jax(__file__, cell, threads, dtype) or times
+                for depth, peer in zip((10, 20), times, strict=True):
                     tol = 2.0**-depth
 
-                    def ours(area: str = area, n: int = n, tol: float = tol, s: Any = s, t: Any = t) -> Any:
+                    def ours(
+                        area: str = area, n: int = n, tol: float = tol, s: Any = s, t: Any = t
+                    ) -> Any:
                         tree = mk.BrownianTree(3, (n, 1), tol=tol, levy_area=area, dtype=dtype)
                         return tree.increment(s, t)
 
                     seconds = measure(ours, budget=0.3)
-                    target = TARGET[area, depth] if threads == 1 and dtype == "float32" and n >= 10_000 else None
-                    part.append(
-                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "seconds": seconds,
-                         "mckean": n / seconds, "target": target,
+                    target = (
+                        TARGET[area, depth]
+                        if threads == 1 and dtype == "float32" and n >= 10_000
+                        else None
+                    )
+                    rows.append(
+                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "mckean": n / seconds,
+                         "diffrax": per_second(n, peer), "ratio": ratio_to_best(seconds, [peer]), "target": target,
                          "of bound": 2 * depth * NORMALS[area] * normal * n / seconds}
                     )  # fmt: skip
-        for cell, times in zip(cells, common.in_jax(__file__, cells, threads, dtype), strict=True):
-            for row in part:
-                if times and (row["levy_area"], row["n"]) == (cell["area"], cell["n"]):
-                    peer = times[row["tol"] == "2^-20"]
-                    row |= {"diffrax": row["n"] / peer, "ratio": peer / row["seconds"]}
-        rows += part
     report.table(
         f"(a) increments per second, independent trees, an interval per path, {dtype}",
         ["levy_area", "tol", "n", "threads", "mckean", "diffrax", "ratio", "target", "of bound"],
         rows,
         "A new mckean tree for every call, so that no cursor helps; ends uniform in [0, 1], with their checks.\n"
-        "Bound: 2 * depth * normals per node * time per normal, the last measured here. Target: one core.",
+        "Bound: 2 * depth * normals per node * time per normal, the last measured here. Target: one core.\n"
+        "diffrax: up to 1e5 paths; at further thread counts 1e4 only.",
     )
 
 
@@ -179,38 +200,54 @@ def elements(report: common.Report, dtype: str) -> None:
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
-        part, cells = [], []
         for area in areas:
             for n in sizes:
+                times = [None, None]
                 if "diffrax" in args.peer and threads == args.threads[0]:
-                    cells.append({"kind": "elements", "area": area, "n": n, "depths": [10, 20], "dtype": dtype})
+                    cell = {
+                        "kind": "elements",
+                        "area": area,
+                        "n": n,
+                        "depths": [10, 20],
+                        "dtype": dtype,
+                    }
+                    times = common.in_jax(__file__, cell, threads, dtype) or times
                 sequential = _torchsde(args, area, n, dtype, np.linspace(0.0, 1.0, 9), False)
                 random = _torchsde(args, area, n, dtype, np.random.default_rng(1).random(8), True)
-                for depth in (10, 20):
+                for depth, peer in zip((10, 20), times, strict=True):
                     tol = 2.0**-depth
 
                     def ours(area: str = area, n: int = n, tol: float = tol) -> Any:
                         tree = mk.BrownianTree(3, (1, n), tol=tol, levy_area=area, dtype=dtype)
                         return tree.increment(0.2345, 0.4567)
 
-                    part.append(
-                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads,
+                    rows.append(
+                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "jax": peer,
                          "seconds": measure(ours, budget=0.3), "random": random, "sequential": sequential}
                     )  # fmt: skip
-        for cell, times in zip(cells, common.in_jax(__file__, cells, threads, dtype), strict=True):
-            for row in part:
-                if times and (row["levy_area"], row["n"]) == (cell["area"], cell["n"]):
-                    row["jax"] = times[row["tol"] == "2^-20"]
-        rows += part
     for row in rows:
         n = row["n"]
-        row["ratio"] = ratio_to_best(row["seconds"], (row.get("jax"), row["random"], row["sequential"]))
+        row["ratio"] = ratio_to_best(
+            row["seconds"], (row.get("jax"), row["random"], row["sequential"])
+        )
         row["mckean"] = n / row["seconds"]
         row["diffrax"] = per_second(n, row.get("jax"))
-        row["torchsde random"], row["torchsde sequential"] = (per_second(n, row[k]) for k in ("random", "sequential"))
+        row["torchsde random"], row["torchsde sequential"] = (
+            per_second(n, row[k]) for k in ("random", "sequential")
+        )
     report.table(
         f"(b) increments per second, one tree with n elements, one interval, {dtype}",
-        ["levy_area", "tol", "n", "threads", "mckean", "diffrax", "torchsde random", "torchsde sequential", "ratio"],
+        [
+            "levy_area",
+            "tol",
+            "n",
+            "threads",
+            "mckean",
+            "diffrax",
+            "torchsde random",
+            "torchsde sequential",
+            "ratio",
+        ],
         rows,
         "mckean and diffrax: one query from scratch. torchsde: 8 queries of one new object; it splits at the times it\n"
         "is asked for, so its path depends on the order of queries, and it has no K. Ratio to the fastest\n"
@@ -231,12 +268,17 @@ def _torchsde(
     if random:
         pairs = [(min(a, b), max(a, b)) for a, b in zip(points, np.roll(points, 1), strict=True)]
     else:
-        pairs = list(zip(points[:-1], points[1:], strict=True))
+        pairs = list(itertools.pairwise(points))
     pairs = [(float(a), float(b)) for a, b in pairs]
 
     def run() -> None:
         path = torchsde.BrownianInterval(
-            0.0, 1.0, size=(n, 1), dtype=getattr(torch, dtype), entropy=7, levy_area_approximation=area
+            0.0,
+            1.0,
+            size=(n, 1),
+            dtype=getattr(torch, dtype),
+            entropy=7,
+            levy_area_approximation=area,
         )
         for a, b in pairs:
             path(a, b, return_U=area != "none")
@@ -254,37 +296,48 @@ def sweep(report: common.Report, dtype: str) -> None:
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
-        part, cells = [], []
         for area in AREAS[2:] if args.quick else AREAS:
             for n in sizes:
+                times = [None, None]
                 if "diffrax" in args.peer and threads == args.threads[0]:
                     few = grid[: 17 if n > 1000 else 65].tolist()
-                    cells.append({"kind": "sweep", "area": area, "n": n, "depths": depths, "times": few,
-                                  "dtype": dtype})  # fmt: skip
-                torch_time = _torchsde(args, area, n, dtype, grid[: 65 if n > 1000 else None], False)
-                for depth in depths:
+                    cell = {
+                        "kind": "sweep",
+                        "area": area,
+                        "n": n,
+                        "depths": depths,
+                        "times": few,
+                        "dtype": dtype,
+                    }
+                    times = common.in_jax(__file__, cell, threads, dtype) or times
+                torch_time = _torchsde(
+                    args, area, n, dtype, grid[: 65 if n > 1000 else None], False
+                )
+                for depth, peer in zip(depths, times, strict=True):
                     tree = mk.BrownianTree(3, (n, 1), tol=2.0**-depth, levy_area=area, dtype=dtype)
 
                     def walk(tree: mk.BrownianTree = tree) -> None:
-                        for a, b in zip(grid[:-1], grid[1:], strict=True):
+                        for a, b in itertools.pairwise(grid):
                             tree.increment(a, b)
 
                     whole = measure(lambda tree=tree: tree.increments(grid), budget=0.3) / steps
-                    target = SWEEP_TARGET[area] if threads == 1 and dtype == "float32" and depth == 11 else None
-                    part.append(
-                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "whole": whole,
+                    target = (
+                        SWEEP_TARGET[area]
+                        if threads == 1 and dtype == "float32" and depth == 11
+                        else None
+                    )
+                    rows.append(
+                        {"levy_area": area, "tol": f"2^-{depth}", "n": n, "threads": threads, "whole": whole, "jax": peer,
                          "walk": measure(walk, budget=0.3) / steps, "torch": torch_time, "target": target}
                     )  # fmt: skip
-        for cell, times in zip(cells, common.in_jax(__file__, cells, threads, dtype), strict=True):
-            for row in part:
-                if times and (row["levy_area"], row["n"]) == (cell["area"], cell["n"]):
-                    row["jax"] = times[row["tol"] == "2^-20"]
-        rows += part
     for row in rows:
         n, peers = row["n"], (row["torch"], row.get("jax"))
         row["increments(ts)"], row["increment(s, t)"] = n / row["whole"], n / row["walk"]
         row["torchsde"], row["diffrax"] = per_second(n, row["torch"]), per_second(n, row.get("jax"))
-        row["ratio"], row["ratio of walk"] = ratio_to_best(row["whole"], peers), ratio_to_best(row["walk"], peers)
+        row["ratio"], row["ratio of walk"] = (
+            ratio_to_best(row["whole"], peers),
+            ratio_to_best(row["walk"], peers),
+        )
     report.table(
         f"(c) increments per second, {steps} steps forward in time, n paths, {dtype}",
         ["levy_area", "tol", "n", "threads", "increments(ts)", "increment(s, t)", "torchsde", "diffrax", "ratio",
@@ -309,15 +362,17 @@ def latency(report: common.Report) -> None:
             if "torchsde" in args.peer and area == "none":
                 import torchsde
 
-                row["torchsde"] = _one_by_one(torchsde.BrownianInterval(0.0, 1.0, size=(1, 1), entropy=7), pairs)
+                row["torchsde"] = _one_by_one(
+                    torchsde.BrownianInterval(0.0, 1.0, size=(1, 1), entropy=7), pairs
+                )
+            if "diffrax" in args.peer:
+                cell = {
+                    "kind": "latency",
+                    "area": area,
+                    "pairs": pairs[:1] if case == "same" else pairs,
+                }
+                row["diffrax"] = common.in_jax(__file__, cell, 1, "float32")
             rows.append(row)
-    if "diffrax" in args.peer:
-        cells = [
-            {"kind": "latency", "area": row["levy_area"], "pairs": [(0.3, 0.31)] if row["interval"] == "same" else times}
-            for row in rows
-        ]
-        for row, microseconds in zip(rows, common.in_jax(__file__, cells, 1, "float32"), strict=True):
-            row["diffrax"] = microseconds
     for row in rows:
         row["ratio"] = ratio_to_best(row["mckean"], (row.get("torchsde"), row.get("diffrax")))
     report.table(
@@ -333,7 +388,10 @@ def accuracy(report: common.Report) -> None:
     args = report.args
     n = min(args.size[0], 20_000) if args.size else 20_000
     levels = [6, 10, 12, 14, 17] if args.quick else [6, 8, 10, 11, 12, 14, 16, 17]
-    start, depth = 648_025 / 2**20, 20  # off the coarse grids, and exact in float32 as start + 2**-level is
+    start, depth = (
+        648_025 / 2**20,
+        20,
+    )  # off the coarse grids, and exact in float32 as start + 2**-level is
     common.set_threads(max(args.threads))
     single, double = (
         mk.BrownianTree(3, (n, 1), tol=2.0**-depth, levy_area="space-time-time", dtype=d)
@@ -351,13 +409,18 @@ def accuracy(report: common.Report) -> None:
         rows.append(row)
     if "diffrax" in args.peer:
         cell = {"kind": "accuracy", "n": n, "start": start, "levels": levels, "depth": depth}
-        ratios = common.in_jax(__file__, [cell], max(args.threads), "float32")[0]
+        ratios = common.in_jax(__file__, cell, max(args.threads), "float32")
         for row, found in zip(rows, ratios or [], strict=False):
             row |= dict(zip(("diffrax W", "diffrax H", "diffrax K"), found, strict=True))
     parts = ("W", "H", "K")
     report.table(
         f"(e) float32 over short steps of [0, 1], {n} paths, tol 2^-{depth}",
-        ["step", *(f"error {p}" for p in parts), *(f"var {p}" for p in parts), *(f"diffrax {p}" for p in parts)],
+        [
+            "step",
+            *(f"error {p}" for p in parts),
+            *(f"var {p}" for p in parts),
+            *(f"diffrax {p}" for p in parts),
+        ],
         rows,
         f"error: RMS distance to the float64 path over the true standard deviation. var and diffrax: variance over the\n"
         f"true one, 1 is right, standard error {np.sqrt(2 / n):.3f}; diffrax draws other numbers in float64.",

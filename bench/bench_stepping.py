@@ -28,7 +28,9 @@ def jax_fill(what: str, n: int, dtype: str) -> float:
     return measure(lambda: jax.block_until_ready(run(key)), budget=0.3)
 
 
-def jax_combine(rows: list[list[float]], n: int, cols: int, noise: float, per_particle: bool, dtype: str) -> float:
+def jax_combine(
+    rows: list[list[float]], n: int, cols: int, noise: float, per_particle: bool, dtype: str
+) -> float:
     import jax
     import jax.numpy as jnp
 
@@ -57,7 +59,6 @@ def fills(report: common.Report, dtype: str, what: str) -> None:
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
-        part = []
         for n in sizes:
             run: dict[str, Callable[[], Any]] = {"mckean": partial(ours, 1, n, dtype=dtype)}
             if "numpy" in args.peer:
@@ -68,13 +69,14 @@ def fills(report: common.Report, dtype: str, what: str) -> None:
                 import torch
 
                 torch.set_num_threads(threads)
-                run["torch"] = partial(torch.randn if what == "normal" else torch.rand, n, dtype=getattr(torch, dtype))
-            part.append({"n": n, "threads": threads} | {p: measure(f, budget=0.3) for p, f in run.items()})
-        if "jax" in args.peer:
-            cells = [{"kind": "fill", "what": what, "n": n, "dtype": dtype} for n in sizes]
-            for row, seconds in zip(part, common.in_jax(__file__, cells, threads, dtype), strict=True):
-                row["jax"] = seconds
-        rows += part
+                run["torch"] = partial(
+                    torch.randn if what == "normal" else torch.rand, n, dtype=getattr(torch, dtype)
+                )
+            row = {"n": n, "threads": threads} | {p: measure(f, budget=0.3) for p, f in run.items()}
+            if "jax" in args.peer:
+                cell = {"kind": "fill", "what": what, "n": n, "dtype": dtype}
+                row["jax"] = common.in_jax(__file__, cell, threads, dtype)
+            rows.append(row)
     for row in rows:
         row["ratio"] = ratio_to_best(row["mckean"], (row.get(p) for p in PEERS))
         for p in ("mckean", *PEERS):
@@ -100,7 +102,11 @@ def _expression(row: list[float], first: Any, arrays: Sequence[Any], noise: floa
 
 
 def _numpy_run(
-    rows: list[list[float]], arrays: list[np.ndarray], outs: list[np.ndarray], noise: float, first: np.ndarray | None
+    rows: list[list[float]],
+    arrays: list[np.ndarray],
+    outs: list[np.ndarray],
+    noise: float,
+    first: np.ndarray | None,
 ) -> Callable[[], None]:
     """NumPy at its best: every product and sum into memory that is already there."""
     generator = np.random.default_rng(1)
@@ -127,25 +133,28 @@ def combines(report: common.Report, dtype: str) -> None:
     if args.size:
         cases = [(k, j, n, noise, rows) for n in args.size for k, j, noise, rows in _KINDS]
     elif args.quick:
-        cases = [(3, 1, 1_000, 0.0, False), (3, 1, 3_000_000, 0.0, False), (3, 1, 1_000_000, 0.1, False)]
+        cases = [
+            (3, 1, 1_000, 0.0, False),
+            (3, 1, 3_000_000, 0.0, False),
+            (3, 1, 1_000_000, 0.1, False),
+        ]
     else:
-        cases = [(k, 1, n, 0.0, False) for k in (1, 2, 3, 5, 7) for n in (1_000, 1_000_000, 10_000_000)]
+        cases = [
+            (k, 1, n, 0.0, False) for k in (1, 2, 3, 5, 7) for n in (1_000, 1_000_000, 10_000_000)
+        ]
         cases += [(3, 1, n, 0.0, False) for n in (10_000, 100_000)]
         cases += [(k, 2, n, 0.0, False) for k in (3, 5) for n in (1_000, 10_000_000)]
-        cases += [(k, j, n, 0.1, False) for k, j in ((1, 1), (3, 1), (3, 2)) for n in (1_000, 1_000_000, 10_000_000)]
+        cases += [
+            (k, j, n, 0.1, False)
+            for k, j in ((1, 1), (3, 1), (3, 2))
+            for n in (1_000, 1_000_000, 10_000_000)
+        ]
         cases += [(2, 1, 1_000_000, 0.0, True)]
     table = []
     for threads in args.threads:
         common.set_threads(threads)
-        part, cells = [], []
         for k, j, n, noise, per_particle in cases:
-            row, cell = _combine_case(args, k, j, n, noise, per_particle, dtype, threads)
-            part.append(row)
-            cells.append(cell)
-        if "jax" in args.peer:
-            for row, seconds in zip(part, common.in_jax(__file__, cells, threads, dtype), strict=True):
-                row["seconds"]["jax"] = seconds
-        table += part
+            table.append(_combine_case(args, k, j, n, noise, per_particle, dtype, threads))
     for row in table:
         seconds = row["seconds"]
         row["ratio"] = ratio_to_best(seconds["mckean"], (seconds.get(p) for p in PEERS))
@@ -163,12 +172,25 @@ def combines(report: common.Report, dtype: str) -> None:
     )  # fmt: skip
 
 
-_KINDS = [(1, 1, 0.0, False), (3, 1, 0.0, False), (3, 2, 0.0, False), (3, 1, 0.1, False), (2, 1, 0.0, True)]
+_KINDS = [
+    (1, 1, 0.0, False),
+    (3, 1, 0.0, False),
+    (3, 2, 0.0, False),
+    (3, 1, 0.1, False),
+    (2, 1, 0.0, True),
+]
 
 
 def _combine_case(
-    args: common.Options, k: int, j: int, n: int, noise: float, per_particle: bool, dtype: str, threads: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    args: common.Options,
+    k: int,
+    j: int,
+    n: int,
+    noise: float,
+    per_particle: bool,
+    dtype: str,
+    threads: int,
+) -> dict[str, Any]:
     cols = min(8, n)
     n = n // cols * cols
     shape = (n // cols, cols)
@@ -194,7 +216,9 @@ def _combine_case(
     error = None
     if wide is not None:
         exact = [_expression(row, column, wide, noise, z) for row in rows]
-        error = max(float(abs(o - e).max() / abs(e).max()) for o, e in zip(outs, exact, strict=True))
+        error = max(
+            float(abs(o - e).max() / abs(e).max()) for o, e in zip(outs, exact, strict=True)
+        )
     if "numpy" in args.peer:
         seconds["numpy"] = measure(_numpy_run(rows, arrays, outs, noise, column), budget=0.2)
     if torch is not None:
@@ -206,15 +230,16 @@ def _combine_case(
             return [_expression(row, head, tensors, noise, draw) for row in rows]
 
         seconds["torch"] = measure(run, budget=0.2)
+    if "jax" in args.peer:
+        cell = {"kind": "combine", "rows": rows, "n": n, "cols": cols, "noise": noise, "per_particle": per_particle,
+                "dtype": dtype}  # fmt: skip
+        seconds["jax"] = common.in_jax(__file__, cell, threads, dtype)
     n_bytes = (k + j) * n * outs[0].itemsize
     copy = common.copy_bandwidth(n_bytes, threads, torch=torch)
     speed = n_bytes / seconds["mckean"]
-    row = {"K": k, "J": j, "n": n, "noise": "yes" if noise else "no", "threads": threads, "seconds": seconds,
-           "coefficients": "per particle" if per_particle else "numbers", "GB/s": speed / 1e9, "copy GB/s": copy / 1e9,
-           "of copy": speed / copy, "target": None if noise else TARGET, "error": error}  # fmt: skip
-    cell = {"kind": "combine", "rows": rows, "n": n, "cols": cols, "noise": noise, "per_particle": per_particle,
-            "dtype": dtype}  # fmt: skip
-    return row, cell
+    return {"K": k, "J": j, "n": n, "noise": "yes" if noise else "no", "threads": threads, "seconds": seconds,
+            "coefficients": "per particle" if per_particle else "numbers", "GB/s": speed / 1e9, "copy GB/s": copy / 1e9,
+            "of copy": speed / copy, "target": None if noise else TARGET, "error": error}  # fmt: skip
 
 
 # ---- the noise of an underdamped step ---------------------------------------------------------------------------------
@@ -224,13 +249,17 @@ def step_noise(report: common.Report, dtype: str) -> None:
     """(c) W, H and K of one step."""
     args = report.args
     sizes = args.size or ([1_000_000] if args.quick else [1_000, 1_000_000])
+    scales = [1.0, 12**-0.5, 720**-0.5]
     rows = []
     for threads in args.threads:
         common.set_threads(threads)
         for n in sizes:
             outs = [np.empty(n, dtype) for _ in range(3)]
-            scales = [1.0, 12**-0.5, 720**-0.5]
-            seconds = {"mckean": measure(lambda outs=outs: _core.step_noise(outs, scales, 1, 2), budget=0.3)}
+            seconds = {
+                "mckean": measure(
+                    lambda outs=outs: _core.step_noise(outs, scales, 1, 2), budget=0.3
+                )
+            }
             if "numpy" in args.peer:
                 g = np.random.default_rng(1)
 
@@ -246,12 +275,19 @@ def step_noise(report: common.Report, dtype: str) -> None:
                 torch.set_num_threads(threads)
 
                 def run(n: int = n) -> Any:
-                    return [torch.randn(n, dtype=getattr(torch, dtype)).mul_(scale) for scale in scales]
+                    return [
+                        torch.randn(n, dtype=getattr(torch, dtype)).mul_(scale) for scale in scales
+                    ]
 
                 seconds["torch"] = measure(run, budget=0.3)
             row = {p: 1e9 * t / n for p, t in seconds.items()}
             rows.append(
-                {"n": n, "threads": threads, **row, "ratio": ratio_to_best(row["mckean"], (row.get(p) for p in PEERS))}
+                {
+                    "n": n,
+                    "threads": threads,
+                    **row,
+                    "ratio": ratio_to_best(row["mckean"], (row.get(p) for p in PEERS)),
+                }
             )
     report.table(
         f"(c) nanoseconds per element for the noise W, H, K of an underdamped step, {dtype}",

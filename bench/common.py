@@ -65,25 +65,40 @@ class Options(argparse.Namespace):
 
 def options(family: str, peers: Sequence[str], argv: Sequence[str] | None) -> Options:
     """Parse the command line; peers that cannot be imported move to `skipped`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     parser = argparse.ArgumentParser(
         prog=f"./run bench {family}", description=f"mckean beside its peers: {family}."
     )
-    parser.add_argument("--size", type=_count, nargs="+", help="instead of the default sizes, e.g. 1e4")
     parser.add_argument(
-        "--threads", type=int, nargs="+", help=f"thread counts, for every peer; default 1 and {cores}"
+        "--size", type=_count, nargs="+", help="instead of the default sizes, e.g. 1e4"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        help=f"thread counts, for every peer; default 1 and {cores}",
     )
     parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32"])
     parser.add_argument(
-        "--peer", nargs="+", choices=[*peers, "none"], default=list(peers), help="peers to compare with"
+        "--peer",
+        nargs="+",
+        choices=[*peers, "none"],
+        default=list(peers),
+        help="peers to compare with",
     )
     parser.add_argument("--quick", action="store_true", help="fewer sizes, under a minute")
-    parser.add_argument("--save", action="store_true", help="write bench/results/<device>-<family>.json")
+    parser.add_argument(
+        "--save", action="store_true", help="write bench/results/<device>-<family>.json"
+    )
     args = parser.parse_args(argv, namespace=Options())
     args.threads = args.threads or sorted({1} if args.quick else {1, cores})
     args.skipped = {}
     for peer in dict.fromkeys(args.peer):
-        modules = {"diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"]}.get(peer, [peer])
+        modules = {"diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"]}.get(
+            peer, [peer]
+        )
         missing = [m for m in modules if m != "none" and importlib.util.find_spec(m) is None]
         if missing:
             args.skipped[peer] = f"{', '.join(missing)} not installed"
@@ -108,17 +123,17 @@ def set_threads(n: int) -> None:
 _children: dict[tuple[int, str], subprocess.Popen[str]] = {}
 
 
-def in_jax(script: str, cells: list[dict[str, Any]], threads: int, dtype: str) -> list[Any]:
-    """Run cells in a child process that may use `threads` cores; None for a cell that failed.
+def in_jax(script: str, cell: dict[str, Any], threads: int, dtype: str) -> Any:
+    """Run a cell in a child process that may use `threads` cores; None if it failed.
 
     The thread pool of XLA is fixed when it starts, with one thread for each core the process may run on: each thread
     count has a process of its own, which waits for cells until this one ends.
     """
-    if not cells:
-        return []
     key = (threads, dtype)
     if key not in _children:
-        env = dict(os.environ, JAX_PLATFORMS="cpu", JAX_ENABLE_X64="1" if dtype == "float64" else "0")
+        env = dict(
+            os.environ, JAX_PLATFORMS="cpu", JAX_ENABLE_X64="1" if dtype == "float64" else "0"
+        )
         if threads == 1:
             env["XLA_FLAGS"] = env.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
         _children[key] = subprocess.Popen(
@@ -130,12 +145,12 @@ def in_jax(script: str, cells: list[dict[str, Any]], threads: int, dtype: str) -
         )
     child = _children[key]
     try:
-        child.stdin.write(json.dumps(cells) + "\n")
+        child.stdin.write(json.dumps(cell) + "\n")
         child.stdin.flush()
         return json.loads(child.stdout.readline())
     except (OSError, ValueError):
         print("the JAX process died", file=sys.stderr)
-        return [None] * len(cells)
+        return None
 
 
 def serve_jax(functions: dict[str, Callable[..., Any]]) -> None:
@@ -143,14 +158,12 @@ def serve_jax(functions: dict[str, Callable[..., Any]]) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[-1])])
     for line in sys.stdin:
-        results = []
-        for cell in json.loads(line):
-            try:
-                results.append(functions[cell["kind"]](**{k: v for k, v in cell.items() if k != "kind"}))
-            except Exception as error:  # one failing cell must not lose the others
-                print(f"{cell}: {type(error).__name__}: {error}", file=sys.stderr)
-                results.append(None)
-        print(json.dumps(results), flush=True)
+        cell, result = json.loads(line), None
+        try:
+            result = functions[cell["kind"]](**{k: v for k, v in cell.items() if k != "kind"})
+        except Exception as error:  # one failing cell must not lose the others
+            print(f"{cell}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(json.dumps(result), flush=True)
 
 
 def _stop_children() -> None:
@@ -193,12 +206,22 @@ def machine() -> dict[str, str]:
     info = Path("/proc/cpuinfo")
     if info.exists():
         text = info.read_text()
-        field = {k: re.search(rf"^{k}\s*:\s*(.*)$", text, re.M) for k in ("model name", "cpu family", "model")}
+        field = {
+            k: re.search(rf"^{k}\s*:\s*(.*)$", text, re.M)
+            for k in ("model name", "cpu family", "model")
+        }
         if field["model name"]:
             cpu = field["model name"].group(1)
-        if field["cpu family"] and field["model"] and not re.search(r"\d", cpu):  # hypervisors hide the number
+        if (
+            field["cpu family"] and field["model"] and not re.search(r"\d", cpu)
+        ):  # hypervisors hide the number
             cpu += f" family {field['cpu family'].group(1)} model {field['model'].group(1)}"
-    out = {"cpu": cpu, "cores": str(os.cpu_count()), "simd": mk.info()["simd"], "python": platform.python_version()}
+    out = {
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "simd": mk.info()["simd"],
+        "python": platform.python_version(),
+    }
     for name in ("numpy", "torch", "jax", "diffrax", "torchsde"):
         try:
             out[name] = importlib.metadata.version(name)
@@ -258,7 +281,12 @@ class Report:
             return
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{slug(self.machine['cpu'])}-{self.family}.json"
-        kept = {"command": self.command, "machine": self.machine, "skipped": self.args.skipped, "tables": self.tables}
+        kept = {
+            "command": self.command,
+            "machine": self.machine,
+            "skipped": self.args.skipped,
+            "tables": self.tables,
+        }
         path.write_text(json.dumps(kept, indent=1) + "\n")
         print(f"written: bench/results/{path.name}")
 

@@ -3,8 +3,8 @@ Strong order of the underdamped Langevin schemes
 ================================================
 
 One Brownian tree drives every scheme at every step size, so their paths can be compared point by
-solution of the same seed. The slopes are the strong orders: 1 for BAOAB, 2 for UBU and ALIGN, 3 for ShOULD and
-QUICSORT.
+point with a fine solution of the same seed. The slopes are the strong orders: 1 for BAOAB, 2 for
+UBU and ALIGN, 3 for ShOULD and QUICSORT.
 
 Run: ``python examples/plot_strong_order.py`` (10 s), writes ``strong_order.png``.
 """

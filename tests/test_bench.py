@@ -8,16 +8,31 @@ BENCH = Path(__file__).parent.parent / "bench"
 
 TABLES = {
     "brownian": [
-        ("(a) increments per second", "levy_area tol n threads mckean diffrax ratio target of bound"),
-        ("(b) increments per second", "levy_area tol n threads mckean diffrax torchsde random torchsde sequential ratio"),
-        ("(c) increments per second", "levy_area tol n threads increments(ts) increment(s, t) torchsde diffrax"),
+        (
+            "(a) increments per second",
+            "levy_area tol n threads mckean diffrax ratio target of bound",
+        ),
+        (
+            "(b) increments per second",
+            "levy_area tol n threads mckean diffrax torchsde random torchsde sequential ratio",
+        ),
+        (
+            "(c) increments per second",
+            "levy_area tol n threads increments(ts) increment(s, t) torchsde diffrax",
+        ),
         ("(d) microseconds", "levy_area interval mckean torchsde diffrax ratio target"),
-        ("(e) float32", "step error W error H error K var W var H var K diffrax W diffrax H diffrax K"),
+        (
+            "(e) float32",
+            "step error W error H error K var W var H var K diffrax W diffrax H diffrax K",
+        ),
     ],
     "stepping": [
         ("(a) nanoseconds per normal", "n threads mckean numpy torch jax ratio"),
         ("(a) nanoseconds per uniform", "n threads mckean numpy torch jax ratio"),
-        ("(b) microseconds", "K J n noise coefficients threads mckean numpy torch jax ratio GB/s copy GB/s of copy"),
+        (
+            "(b) microseconds",
+            "K J n noise coefficients threads mckean numpy torch jax ratio GB/s copy GB/s of copy",
+        ),
         ("(c) nanoseconds", "n threads mckean numpy torch ratio"),
     ],
 }

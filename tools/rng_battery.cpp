@@ -114,8 +114,6 @@ int battery(const Source& source, const std::string& name) {
   dup2(fileno(stderr), fileno(stdout));
   if (name == "smallcrush")
     bbattery_SmallCrush(generator);
-  else if (name == "rabbit")
-    bbattery_Rabbit(generator, std::ldexp(1.0, 28));
   else if (name == "crush")
     bbattery_Crush(generator);
   else if (name == "bigcrush")
@@ -138,6 +136,6 @@ int main(int argc, char** argv) {
       return battery(source, argv[2]);
     }
   }
-  std::fprintf(stderr, "usage: rng_battery SOURCE smallcrush|rabbit|crush|bigcrush SEED | SOURCE dump SEED COUNT\n");
+  std::fprintf(stderr, "usage: rng_battery SOURCE smallcrush|crush|bigcrush SEED | SOURCE dump SEED COUNT\n");
   return 2;
 }

@@ -26,19 +26,12 @@ build() {
   cp -R python/mckean "$folder/stage/mckean"
   rm -f "$folder"/stage/mckean/_core*.so "$folder"/stage/mckean/_cuda*.so
   cp "$folder"/_core*.so "$folder/stage/mckean/"
-}
-
-# An editable install of mckean would shadow the staged package by its import hook: drop the hook, then check.
-run_tests='
-import os, pathlib, sys
-stage = pathlib.Path(os.environ["MCKEAN_STAGE"]).resolve()
+  # The import hook of an editable install would win over the staged package, here and in the tests' subprocesses.
+  cat > "$folder/stage/sitecustomize.py" <<'PY'
+import sys
 sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
-sys.path.insert(0, str(stage))
-import mckean
-assert pathlib.Path(mckean.__file__).parent.parent == stage, mckean.__file__
-import pytest
-sys.exit(pytest.main(sys.argv[1:]))
-'
+PY
+}
 
 for name in $which; do
   case $name in
@@ -57,11 +50,20 @@ for name in $which; do
   log=$PWD/build/$name/report
   rm -f "$log".*
   status=0
-  env LD_PRELOAD="$preload" MCKEAN_TEST_FRAMEWORKS=numpy MCKEAN_STAGE="build/$name/stage" PYTHONPATH="build/$name/stage" \
-    ASAN_OPTIONS="detect_leaks=0:log_path=$log" \
-    UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$log" \
-    TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:die_after_fork=0:log_path=$log" \
-    python -c "$run_tests" -p no:cacheprovider "$@" || status=$?
+  stage=$PWD/build/$name/stage
+  under() {
+    env LD_PRELOAD="$preload" MCKEAN_TEST_FRAMEWORKS=numpy PYTHONPATH="$stage" \
+      ASAN_OPTIONS="detect_leaks=0:log_path=$log" \
+      UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$log" \
+      TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:die_after_fork=0:log_path=$log" \
+      "$@"
+  }
+  found=$(under python -c 'import mckean._core; print(mckean._core.__file__)')
+  case $found in
+    "$stage"/*) ;;
+    *) echo "sanitize: testing $found, not the build in $stage"; exit 1 ;;
+  esac
+  under python -m pytest -p no:cacheprovider "$@" || status=$?
   # A report in a forked child or in a subprocess of a test need not fail that test, hence the log files.
   for report in "$log".*; do
     [ -s "$report" ] || continue

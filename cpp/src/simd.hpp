@@ -2,7 +2,7 @@
 // file that names instructions.
 #pragma once
 
-#include "mckean/math.hpp"
+#include "mckean/philox.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -149,6 +149,42 @@ struct WordOps<VecU32> {
   }
   static MK_HD VecU32 constant(uint32_t x) { return x - VecU32{}; }
 };
+
+// Philox on a register of words keeps even and odd lanes apart through all rounds, as multiply wants them, and merges once
+// at the end: 16 operations a round instead of 18, and shorter chains.
+struct SplitU32 {
+  VecU64 even, odd;  // high halves: anything
+};
+MK_HD SplitU32 operator^(SplitU32 a, SplitU32 b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
+
+template <>
+struct WordOps<SplitU32> {
+  static MK_HD void multiply(SplitU32 a, uint32_t m, SplitU32& hi, SplitU32& lo) {
+    WordOps<VecU64>::multiply(a.even, m, hi.even, lo.even);
+    WordOps<VecU64>::multiply(a.odd, m, hi.odd, lo.odd);
+  }
+  static MK_HD SplitU32 constant(uint32_t x) {
+    VecU64 c = WordOps<VecU64>::constant(x);
+    return {c, c};
+  }
+  static MK_HD SplitU32 split(VecU32 a) { return {(VecU64)a, (VecU64)a >> 32}; }
+  static MK_HD VecU32 join(SplitU32 a) {
+#if defined(__AVX512F__)
+    return (VecU32)_mm512_mask_blend_epi32(0xaaaa, (__m512i)a.even, (__m512i)(a.odd << 32));
+#elif defined(__AVX2__)
+    return (VecU32)_mm256_blend_epi32((__m256i)a.even, (__m256i)(a.odd << 32), 0xaa);
+#else
+    return (VecU32)((a.even & (0xffffffffull - VecU64{})) | (a.odd << 32));
+#endif
+  }
+};
+
+template <>
+MK_HD Words<VecU32> philox<VecU32>(VecU32 c0, VecU32 c1, VecU32 c2, VecU32 c3, uint32_t k0, uint32_t k1) {
+  using O = WordOps<SplitU32>;
+  Words<SplitU32> r = philox<SplitU32>(O::split(c0), O::split(c1), O::split(c2), O::split(c3), k0, k1);
+  return {{O::join(r.w[0]), O::join(r.w[1]), O::join(r.w[2]), O::join(r.w[3])}};
+}
 
 #undef MK_MUL_EPU32
 

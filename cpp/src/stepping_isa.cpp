@@ -71,16 +71,21 @@ void combine_scalar_coefficients(const CombineArgs<T>& a, int j, T* sums, int64_
   }
 }
 
-// factors[i] = the row's value for each element of the block
+// factors[i] = the row's value for each element of the block; writes up to a register beyond n.
 template <class T>
 void spread_rows(T* factors, const T* per_row, int64_t cols, int64_t first, int n) {
-  int64_t row = first / cols, within = first % cols;
-  for (int i = 0; i < n; ++i) {
-    factors[i] = per_row[row];
-    if (++within == cols) {
-      within = 0;
-      ++row;
-    }
+  using V = typename VectorOf<T>::type;
+  constexpr int lanes = Ops<V>::N;
+  if (cols == 1) {
+    __builtin_memcpy(factors, per_row + first, static_cast<size_t>(n) * sizeof(T));
+    return;
+  }
+  int64_t row = first / cols, left = cols - first % cols;
+  for (int i = 0; i < n; ++row, left = cols) {
+    int m = static_cast<int>(left < n - i ? left : n - i);
+    V value = Ops<V>::constant(per_row[row]);
+    for (int k = 0; k < m; k += lanes) store<V>(factors + i + k, value);
+    i += m;
   }
 }
 
@@ -88,7 +93,7 @@ template <class T>
 void combine(const CombineArgs<T>& a, int64_t first, int64_t last, bool stream_stores) {
   alignas(64) T sums[max_combine_outputs][block];
   alignas(64) T normals[block];
-  alignas(64) T factors[block];
+  alignas(64) T factors[block + Ops<typename VectorOf<T>::type>::N];
   for (int64_t at = first; at < last; at += block) {
     int n = static_cast<int>(last - at < block ? last - at : block);
     if (a.draws) stream_range_into<T, Tag::normal>(normals, static_cast<uint64_t>(at), n, a.key, a.counter);

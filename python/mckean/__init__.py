@@ -1,6 +1,6 @@
 """Sampling and optimising with interacting particles, on a native CPU and CUDA backend."""
 
-from mckean import brownian, random, samplers
+from mckean import brownian, random, samplers, targets
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
 from mckean._info import info
@@ -26,6 +26,7 @@ __all__ = [
     "run",
     "samplers",
     "set_num_threads",
+    "targets",
 ]
 
 __version__ = "0.1.0"

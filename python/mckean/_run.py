@@ -159,7 +159,10 @@ class Result:
             for k, v in self.stats.items()
             if v.shape[:2] == (n_saved, n_chains)
         }
-        return arviz.from_dict(posterior=posterior, sample_stats=per_particle or None)
+        with warnings.catch_warnings():
+            # Many short chains are the point of particles, not a transposed array.
+            warnings.filterwarnings("ignore", message="More chains")
+            return arviz.from_dict(posterior=posterior, sample_stats=per_particle or None)
 
 
 def run(

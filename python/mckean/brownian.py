@@ -71,6 +71,11 @@ class _Times:
         )  # sums of steps may overshoot by rounding
         self._earliest, self._latest = t0 - slack, t1 + slack
 
+    def _check_time(self, t: float, name: str) -> None:
+        slack = 8.9e-16 * max(abs(self.t0), abs(self.t1))
+        if not self.t0 - slack <= t <= self.t1 + slack:
+            raise ValueError(f"{name}: expected times in [{self.t0}, {self.t1}], got {t}")
+
     def _check_times(self, t: np.ndarray[Any, Any], name: str) -> None:
         if t.size and not (t.min() >= self._earliest and t.max() <= self._latest):
             bad = t[~((t >= self._earliest) & (t <= self._latest))].flat[0]
@@ -307,8 +312,8 @@ class BrownianTree(_Times):
         arrays += [np.asarray(x) for x in (s, t) if isinstance(x, (list, tuple))]
         if not arrays:
             s, t = as_real(s, "s"), as_real(t, "t")
-            self._check_times(np.array([s]), "s")
-            self._check_times(np.array([t]), "t")
+            self._check_time(s, "s")
+            self._check_time(t, "t")
             if s > t:
                 raise ValueError(f"s: expected s <= t = {t}, got {s}")
             return self._shared(s, t)

@@ -61,6 +61,51 @@ struct FractionalArgs {
   const double* past;    // host, (terms, terms) lower Cholesky factor of the stationary covariance, or null
 };
 
+// ---- targets --------------------------------------------------------------------------------------------------------
+// Where a target is evaluated: x (n, dim) row-major; density (n,) and gradient (n, dim) of log p, null where not wanted.
+template <class T>
+struct TargetPoints {
+  int64_t n, dim;
+  const T* x;
+  T* density;
+  T* gradient;
+};
+
+// log p(x) = log sum_k exp(constants[k] - |A_k (x - means[k])|^2 / 2), A_k^T A_k the precision of component k.
+template <class T>
+struct MixtureArgs {
+  TargetPoints<T> at;
+  int64_t components;
+  bool full;
+  const T* means;           // (components, dim)
+  const T* whitening;       // A: full (components, dim, dim), lower triangular; else the diagonals (components, dim)
+  const double* constants;  // (components,): log weight and log normaliser
+};
+
+// log p(x) = constant - (precision x0^2 + (dim - 1) x0 + e^{-x0} sum_{i > 0} xi^2) / 2
+template <class T>
+struct FunnelArgs {
+  TargetPoints<T> at;
+  T precision, constant;
+};
+
+// log p(x) = constant - (precision x0^2 + (x1 + curvature x0^2 - offset)^2 + sum_{i > 1} xi^2) / 2
+template <class T>
+struct BananaArgs {
+  TargetPoints<T> at;
+  T precision, curvature, offset, constant;
+};
+
+// log p(x) = constant - sum_i softplus(-rows_i . x) - sum_j precision_j x_j^2 / 2; rows hold (2 y_i - 1) X_i.
+template <class T>
+struct LogisticArgs {
+  TargetPoints<T> at;
+  int64_t rows;
+  const T* signed_rows;  // (rows, dim)
+  const T* precision;    // (dim,)
+  double constant;
+};
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -93,6 +138,15 @@ void tree_increments(const TreeArgs& tree, const double* ts, int64_t n_times, T*
 template <class T>
 void fractional_values(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial, T* out,
                        Queue queue);
+
+template <class T>
+void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);
+template <class T>
+void funnel(const FunnelArgs<T>& args, Queue queue);
+template <class T>
+void banana(const BananaArgs<T>& args, Queue queue);
+template <class T>
+void logistic_regression(const LogisticArgs<T>& args, Queue queue);
 
 }  // namespace MK_EXECUTOR
 }  // namespace mk

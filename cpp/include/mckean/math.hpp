@@ -207,20 +207,27 @@ MK_HD V sigmoid(V x) {
   return num / (one + e);
 }
 
+// log(1 + x) for x >= 0, without losing the small values.
+template <class V>
+MK_HD V log1p_nonnegative(V x) {
+  using O = Ops<V>;
+  using T = typename O::T;
+  V zero = O::constant(T(0)), one = O::constant(T(1));
+  // log(1 + x) = log(w) * x / (w - 1) with w = fl(1 + x) repairs the rounding of w (Kahan's identity).
+  V w = one + x;
+  V d = w - one;
+  V l = log_positive<V>(w);
+  V safe = d == zero ? one : d;
+  return d == zero ? x : l * (x / safe);
+}
+
 // log(1 + exp(x)), without overflow and without losing the small values.
 template <class V>
 MK_HD V softplus(V x) {
   using O = Ops<V>;
-  using T = typename O::T;
-  V zero = O::constant(T(0)), one = O::constant(T(1));
+  V zero = O::constant(typename O::T(0));
   V e = exp_clamped<V>(x < zero ? x : -x);
-  // log(1 + e) = log(w) * e / (w - 1) with w = fl(1 + e) repairs the rounding of w (Kahan's identity).
-  V w = one + e;
-  V d = w - one;
-  V l = log_positive<V>(w);
-  V safe = d == zero ? one : d;
-  V lp = d == zero ? e : l * (e / safe);
-  return (x > zero ? x : zero) + lp;
+  return (x > zero ? x : zero) + log1p_nonnegative<V>(e);
 }
 
 }  // namespace mk

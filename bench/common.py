@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import mckean as mk
 import numpy as np
+
+import mckean as mk
 
 RESULTS = Path(__file__).parent / "results"
 WORKER = "--jax-worker"
@@ -254,6 +255,7 @@ class Report:
         self.start = time.perf_counter()
         self.command = " ".join(["./run bench", family, *(sys.argv[1:] if argv is None else argv)])
         self.machine = machine()
+        self.device = self.machine["cpu"]  # what the file of results is called after
         self.tables: list[dict[str, Any]] = []
         print(f"{self.command}\n" + ", ".join(f"{k} {v}" for k, v in self.machine.items()))
         for peer, why in args.skipped.items():
@@ -280,7 +282,7 @@ class Report:
         if not self.args.save:
             return
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{slug(self.machine['cpu'])}-{self.family}.json"
+        path = RESULTS / f"{slug(self.device)}-{self.family}.json"
         kept = {
             "command": self.command,
             "machine": self.machine,

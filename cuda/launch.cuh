@@ -21,8 +21,11 @@
 namespace mk {
 namespace cuda {
 
+#ifndef MK_MAX_BLOCKS  // the tests on the host set it to 3, so that grid-stride loops have something to do
+#define MK_MAX_BLOCKS 65536
+#endif
 constexpr int block_threads = 256;
-constexpr int64_t max_blocks = int64_t{1} << 16;  // 2^24 threads; beyond, each thread handles several items
+constexpr int64_t max_blocks = MK_MAX_BLOCKS;  // 2^24 threads; beyond, each thread handles several items
 
 // CUDA 13 supports no device below compute capability 7.5, and those all take 32764 bytes of arguments; 4096 also suits
 // compilers before 12.1.
@@ -41,16 +44,24 @@ __device__ inline int64_t item_stride() { return static_cast<int64_t>(gridDim.x)
 // `error` is what the launch returned; after a <<<...>>> launch, which returns nothing, leave it out.
 inline void check_launch(const char* kernel, cudaError_t error = cudaGetLastError()) { check(error, kernel); }
 
-// Runs `kernel` with at least one thread per item, unless there are none. Errors of the launch itself are thrown here;
-// what goes wrong while it runs shows at the next call that waits for the stream.
+// Runs `kernel` on a grid of its own making, for kernels whose threads share memory. Errors of the launch itself are thrown
+// here; what goes wrong while it runs shows at the next call that waits for the stream.
+template <class... Parameters, class... Arguments>
+void launch_blocks(const char* name, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, Queue queue,
+                   Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = threads;
+  config.stream = as_stream(queue);
+  check_launch(name, cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+}
+
+// Runs a kernel with a grid-stride loop over the items, unless there are none.
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), int64_t items, Queue queue, Arguments&&... arguments) {
   if (items <= 0) return;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(grid_size(items));
-  config.blockDim = dim3(block_threads);
-  config.stream = as_stream(queue);
-  check_launch(name, cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+  launch_blocks(name, kernel, dim3(grid_size(items)), dim3(block_threads), queue,
+                std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace cuda

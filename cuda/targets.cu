@@ -303,8 +303,7 @@ void run_logistic(const LogisticArgs<T>& a, Queue queue) {
   Scratch<double> parts(slices * per_slice, queue);
   double *density = parts.data(), *gradient = density + slices * a.at.n;
   dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(slices)), threads(tile_particles, tile_warps);
-  logistic_kernel<T><<<grid, threads, 0, as_stream(queue)>>>(a, slice_rows, density, gradient);
-  check_launch("logistic_regression");
+  launch_blocks("logistic_regression", logistic_kernel<T>, grid, threads, queue, a, slice_rows, density, gradient);
   if (a.at.density) launch("logistic_density", logistic_density_kernel<T>, a.at.n, queue, a, slices, density);
   if (a.at.gradient)
     launch("logistic_gradient", logistic_gradient_kernel<T>, a.at.n * a.at.dim, queue, a, slices, gradient);

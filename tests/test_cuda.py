@@ -229,7 +229,8 @@ def random_combination(rng, dtype, n_outs, n_arrays, rows, cols, noise, by_row):
 @pytest.mark.parametrize("by_row", [False, True], ids=["scalars", "per-row"])
 @pytest.mark.parametrize("noise", [False, True], ids=["plain", "noise"])
 @pytest.mark.parametrize(
-    ("n_outs", "n_arrays"), [(1, 0), (1, 1), (1, 2), (1, 16), (2, 3), (3, 5), (4, 4), (8, 16), (5, 1)]
+    ("n_outs", "n_arrays"),
+    [(1, 0), (1, 1), (1, 2), (1, 16), (2, 3), (3, 5), (4, 4), (8, 16), (5, 1)],
 )
 def test_combine_has_the_bits_of_the_cpu(dtype, n_outs, n_arrays, noise, by_row):
     rng = np.random.default_rng(n_outs * 100 + n_arrays)
@@ -489,10 +490,7 @@ def test_chains_follow_those_on_the_cpu(gpu, name, dtype):
 
 
 def target(name):
-    targets = pytest.importorskip("mckean.targets")
-    if not hasattr(_cuda, "funnel"):
-        pytest.skip("this build has no targets on CUDA")
-    rng = np.random.default_rng(12)
+    targets, rng = mk.targets, np.random.default_rng(12)
     return {
         "Gaussian": lambda: targets.Gaussian(np.arange(4.0), cov=np.eye(4) + 0.3),
         "Funnel": lambda: targets.Funnel(4),
@@ -514,19 +512,41 @@ def test_targets_agree_with_the_cpu(gpu, name, dtype):
         np.testing.assert_allclose(got, want, rtol=eps, atol=eps * np.abs(want).max())
 
 
-@pytest.mark.parametrize("function", ["funnel", "banana"])
+def native_problem(function, d, dtype):
+    """Arguments between the points and the outputs: arrays, then numbers; mixtures take constants in double."""
+    rng = np.random.default_rng(d)
+    if function == "logistic_regression":
+        rows = rng.standard_normal((733, d)).astype(dtype)
+        return [rows, np.full(d, 0.5, dtype), -3.0]
+    if function in ("funnel", "banana"):
+        return {"funnel": [1 / 9, -4.0], "banana": [0.01, 0.03, 3.0, -4.0]}[function]
+    full = function == "full mixture"
+    factor = np.tril(rng.standard_normal((3, d, d))) + 2 * np.eye(d) if full else rng.random((3, d)) + 0.5
+    means = rng.standard_normal((3, d)).astype(dtype)
+    return [means, factor.astype(dtype), rng.standard_normal(3)]
+
+
+@pytest.mark.parametrize(
+    "function", ["funnel", "banana", "mixture", "full mixture", "logistic_regression"]
+)
 def test_native_targets_agree_with_the_cpu(function, dtype):
-    target("Funnel")
-    settings = {"funnel": (1 / 9, -4.0), "banana": (0.01, 0.03, 3.0, -4.0)}[function]
-    eps = 100 * np.finfo(dtype).eps
-    for n in (0, 1, 300):
-        x = np.random.default_rng(1).standard_normal((n, 5)).astype(dtype)
-        want = [np.empty(n, dtype), np.empty((n, 5), dtype)]
-        getattr(_core, function)(x, *settings, *want)
+    eps = 200 * np.finfo(dtype).eps
+    name = "gaussian_mixture" if "mixture" in function else function
+    for n, d in ((0, 5), (1, 2), (300, 5), (33, 40)):
+        settings = native_problem(function, d, dtype)
+        x = 0.5 * np.random.default_rng(n).standard_normal((n, d)).astype(dtype)
+        want = [np.empty(n, dtype), np.empty((n, d), dtype)]
+        getattr(_core, name)(x, *settings, *want)
         got = [_cuda.empty(list(w.shape), dtype) for w in want]
-        getattr(_cuda, function)(up(x), *settings, *got)
-        for g, w in zip(got, want, strict=True):
-            np.testing.assert_allclose(down(g, w.shape, dtype), w, rtol=eps, atol=eps)
+        there = [up(a) if isinstance(a, np.ndarray) else a for a in settings]
+        getattr(_cuda, name)(up(x), *there, *got)
+        alone = [_cuda.empty(list(w.shape), dtype) for w in want]
+        getattr(_cuda, name)(up(x), *there, alone[0], None)
+        getattr(_cuda, name)(up(x), *there, None, alone[1])
+        for g, a, w in zip(got, alone, want, strict=True):
+            g, a = down(g, w.shape, dtype), down(a, w.shape, dtype)
+            np.testing.assert_allclose(g, w, rtol=eps, atol=eps * max(1, np.abs(w).max(initial=0)))
+            np.testing.assert_array_equal(a, g)
 
 
 # ---- streams, threads, devices --------------------------------------------------------------------------------------

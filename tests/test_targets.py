@@ -11,7 +11,7 @@ import reference_targets as reference
 from scipy.special import expit
 
 import mckean as mk
-from mckean import _core
+from mckean import _core, _dispatch
 
 T = mk.targets
 NS = (1, 2, 7, 8, 9, 63, 64, 65, 1000)
@@ -267,6 +267,35 @@ def test_results_are_of_the_framework_of_x(xp, dtype):
         assert_close(xp.to_numpy(gradient), want[1], dtype)
         assert (xp.to_numpy(target.grad(given)) == -xp.to_numpy(gradient)).all()
         assert (xp.to_numpy(given) == x).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("n", [1, 33, 1000])
+def test_the_gpu_gives_the_bits_of_the_cpu(n, dtype):
+    """For all but the logistic posterior, whose sums are in another order."""
+    torch = pytest.importorskip("torch")
+    if _dispatch.cuda_status()[0] != "available" or not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    x = np.random.default_rng(n).standard_normal((n, 17)).astype(dtype)
+    there = torch.tensor(x, device="cuda")
+    for name, (target, _) in cases(17).items():
+        for a, b in zip(target.value_and_grad(x), target.value_and_grad(there), strict=True):
+            if name == "logistic":
+                assert_close(b.cpu().numpy(), a, dtype)
+            else:
+                assert (b.cpu().numpy() == a).all(), name
+    for m, p in ((1, 1), (513, 100), (5000, 33)):
+        rng = np.random.default_rng(m)
+        X, y = rounded(rng.standard_normal((m, p))), rng.integers(0, 2, m)
+        theta = rng.standard_normal((n, p)).astype(dtype)
+        target = T.LogisticRegression(X, y)
+        want = reference.logistic(theta.astype(np.float64), X, y, 1.0)
+        for method in (
+            target.value_and_grad,
+            lambda t, f=target: (f.log_density(t), f.grad_log_density(t)),
+        ):
+            for a, b in zip(method(torch.tensor(theta, device="cuda")), want, strict=True):
+                assert_close(a.cpu().numpy(), b, dtype)
 
 
 def test_parameters_of_any_framework(xp):

@@ -1,0 +1,252 @@
+"""On the GPU: how fast are normals and the fused stepper, and how close to what its memory allows?
+
+Times are the device's own, between two CUDA events, so that the interpreter does not count. Needs a CUDA device and PyTorch
+or CuPy built for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import common
+import mckean as mk
+import numpy as np
+from common import ratio_to_best
+
+PEERS = ("torch", "cupy")
+
+
+class Framework:
+    """What the bench needs of PyTorch or CuPy."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.module = __import__(name)
+        if name == "torch" and not self.module.cuda.is_available():
+            raise RuntimeError("torch was built without CUDA")
+        if name == "cupy":
+            self.module.cuda.runtime.getDeviceCount()
+
+    def asarray(self, a: np.ndarray) -> Any:
+        return self.module.tensor(a, device="cuda") if self.name == "torch" else self.module.asarray(a)
+
+    def empty_like(self, a: Any) -> Any:
+        return self.module.empty_like(a)
+
+    def to_numpy(self, a: Any) -> np.ndarray:
+        return a.cpu().numpy() if self.name == "torch" else a.get()
+
+    def copy(self, to: Any, source: Any) -> None:
+        if self.name == "torch":
+            to.copy_(source)
+        else:
+            self.module.copyto(to, source)
+
+    def event(self) -> Any:
+        if self.name == "torch":
+            event = self.module.cuda.Event(enable_timing=True)
+        else:
+            event = self.module.cuda.Event()
+        event.record()
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        end.synchronize()
+        if self.name == "torch":
+            return start.elapsed_time(end) * 1e-3
+        return self.module.cuda.get_elapsed_time(start, end) * 1e-3
+
+
+def measure(on: Framework, run: Callable[[], Any], *, repeats: int = 11, budget: float = 0.2) -> float:
+    """Median device seconds of a warmed-up call; calls go in groups so long that launches queue up."""
+
+    def group(calls: int) -> float:
+        start = on.event()
+        for _ in range(calls):
+            run()
+        return on.seconds(start, on.event()) / calls
+
+    group(3)
+    calls = max(1, min(200, int(budget / repeats / max(group(3), 1e-7))))
+    return statistics.median(group(calls) for _ in range(repeats))
+
+
+def frameworks(names: Sequence[str]) -> tuple[dict[str, Framework], dict[str, str]]:
+    """Those that work on the device, and why the others do not."""
+    found, skipped = {}, {}
+    for name in names:
+        try:
+            if importlib.util.find_spec(name) is None:
+                raise RuntimeError("not installed")
+            found[name] = Framework(name)
+        except Exception as error:
+            skipped[name] = str(error)
+    return found, skipped
+
+
+def copy_bandwidth(on: Framework, n_bytes: int) -> float:
+    """Bytes per second of a device copy that moves `n_bytes`, half read and half written."""
+    a = on.asarray(np.ones(max(n_bytes // 8, 1), np.float32))
+    b = on.empty_like(a)
+    return 2 * 4 * len(a) / measure(on, partial(on.copy, b, a))
+
+
+def normals(report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str) -> None:
+    """(a) Normal numbers into a new array."""
+    rows = []
+    for n in report.args.size or ([10_000_000] if report.args.quick else [100_000, 10_000_000, 200_000_000]):
+        like = holder.asarray(np.zeros(1))
+        run: dict[str, Any] = {"mckean": (holder, partial(mk.random.normal, 1, n, dtype=dtype, like=like))}
+        if "torch" in peers:
+            torch = peers["torch"].module
+            draw = partial(torch.randn, n, dtype=getattr(torch, dtype), device="cuda")
+            run["torch"] = (peers["torch"], draw)
+        if "cupy" in peers:
+            generator = peers["cupy"].module.random.default_rng(1)
+            run["cupy"] = (peers["cupy"], partial(generator.standard_normal, n, dtype=dtype))
+        seconds = {name: measure(on, f) for name, (on, f) in run.items()}
+        bandwidth = n * np.dtype(dtype).itemsize / seconds["mckean"]
+        copy = copy_bandwidth(holder, n * np.dtype(dtype).itemsize)
+        rows.append(
+            {"n": n, "ratio": ratio_to_best(seconds["mckean"], (seconds.get(p) for p in PEERS))}
+            | {name: n / s for name, s in seconds.items()}
+            | {"GB/s": bandwidth / 1e9, "copy GB/s": copy / 1e9, "of copy": bandwidth / copy}
+        )
+    report.table(
+        f"(a) normal numbers per second, {dtype}",
+        ["n", "mckean", *PEERS, "ratio", "GB/s", "copy GB/s", "of copy"],
+        rows,
+        "Into a new array. torch: randn (Philox); cupy: Generator (XORWOW). GB/s: what mckean writes; copy: a device copy of\n"
+        "as many bytes, half read and half written. Ratio to the fastest peer.",
+    )
+
+
+def _torch_run(torch: Any, rows: Any, arrays: list[Any], noise: float) -> Callable[[], Any]:
+    """The sums as PyTorch does them best without a compiler: one pass per array into memory that is there."""
+    outs, z = [torch.empty_like(arrays[0]) for _ in rows], torch.empty_like(arrays[0])
+
+    def run() -> list[Any]:
+        if noise:
+            z.normal_()
+        for row, out in zip(rows, outs, strict=True):
+            torch.mul(arrays[0], row[0], out=out)
+            for c, x in zip(row[1:], arrays[1:], strict=True):
+                out.add_(x, alpha=c)
+            if noise:
+                out.add_(z, alpha=noise)
+        return outs
+
+    return run
+
+
+def _cupy_run(cupy: Any, rows: Any, arrays: list[Any], noise: float) -> Callable[[], Any]:
+    """One hand-written element-wise kernel for all sums; normals come from CuPy's generator in a pass of their own."""
+    k, generator = len(arrays), cupy.random.default_rng(1)
+    names = [f"x{i}" for i in range(k)] + (["z"] if noise else [])
+    body = "; ".join(
+        f"y{j} = " + " + ".join(f"T({c}) * {x}" for c, x in zip([*row, noise], names, strict=False))
+        for j, row in enumerate(rows)
+    )
+    kernel = cupy.ElementwiseKernel(
+        ", ".join(f"T {x}" for x in names), ", ".join(f"T y{j}" for j in range(len(rows))), body, "sums"
+    )
+    outs = [cupy.empty_like(arrays[0]) for _ in rows]
+
+    def run() -> list[Any]:
+        z = [generator.standard_normal(arrays[0].shape, dtype=arrays[0].dtype)] if noise else []
+        kernel(*arrays, *z, *outs)
+        return outs
+
+    return run
+
+
+def _error(holder: Framework, rows: Any, host: list[np.ndarray], outs: list[Any], noise: float) -> float:
+    """Largest error of `outs` against float64, over the largest result."""
+    z = mk.random.normal(1, host[0].shape, dtype=host[0].dtype).astype(np.float64)
+    worst = 0.0
+    for row, out in zip(rows, outs, strict=True):
+        exact = sum(c * a.astype(np.float64) for c, a in zip(row, host, strict=True)) + noise * z
+        worst = max(worst, float(np.abs(holder.to_numpy(out) - exact).max() / np.abs(exact).max()))
+    return worst
+
+
+def combines(report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str) -> None:
+    """(b) Linear combinations of K arrays into J, with and without noise."""
+    args = report.args
+    sizes = args.size or ([10_000_000] if args.quick else [100_000, 10_000_000, 100_000_000])
+    kinds = [(1, 1, 0.0), (3, 1, 0.0), (3, 1, 0.1)]
+    kinds += [] if args.quick else [(5, 1, 0.0), (3, 2, 0.0), (3, 2, 0.1), (8, 3, 0.0)]
+    table = []
+    for n in sizes:
+        cols = min(8, n)
+        shape = (n // cols, cols)
+        n_bytes = shape[0] * cols * np.dtype(dtype).itemsize
+        copies: dict[int, float] = {}
+        for k, j, noise in kinds:
+            g = np.random.default_rng(2)
+            rows = g.uniform(-1, 1, (j, k)).tolist()
+            host = [g.random(shape, dtype="float32").astype(dtype) for _ in range(k)]
+            arrays = [holder.asarray(a) for a in host]
+            outs = [holder.empty_like(arrays[0]) for _ in range(j)]
+            ours = partial(mk.combine, rows, arrays, noise_scale=noise, seed=1, out=outs)
+            run: dict[str, Any] = {"mckean": (holder, ours)}
+            if "torch" in peers:
+                theirs = arrays if holder.name == "torch" else [peers["torch"].asarray(a) for a in host]
+                run["torch"] = (peers["torch"], _torch_run(peers["torch"].module, rows, theirs, noise))
+            if "cupy" in peers:
+                theirs = arrays if holder.name == "cupy" else [peers["cupy"].asarray(a) for a in host]
+                run["cupy"] = (peers["cupy"], _cupy_run(peers["cupy"].module, rows, theirs, noise))
+            seconds = {name: measure(on, f) for name, (on, f) in run.items()}
+            error = _error(holder, rows, host, outs, noise) if n <= 10_000_000 else None
+            if k + j not in copies:
+                copies[k + j] = copy_bandwidth(holder, n_bytes * (k + j))
+            bandwidth = n_bytes * (k + j) / seconds["mckean"]
+            table.append(
+                {"K": k, "J": j, "n": n, "noise": noise, "error": error}
+                | {name: 1e6 * s for name, s in seconds.items()}
+                | {"ratio": ratio_to_best(seconds["mckean"], (seconds.get(p) for p in PEERS))}
+                | {"GB/s": bandwidth / 1e9, "copy GB/s": copies[k + j] / 1e9}
+                | {"of copy": bandwidth / copies[k + j]}
+            )
+    report.table(
+        f"(b) microseconds for J linear combinations of K arrays of n numbers, {dtype}",
+        ["K", "J", "n", "noise", "mckean", *PEERS, "ratio", "GB/s", "copy GB/s", "of copy", "error"],
+        table,
+        "All into existing arrays. torch: mul and add_, one pass per array; cupy: one ElementwiseKernel. With noise the peers\n"
+        "draw normals of their own, in a pass of its own. GB/s: K reads and J writes over mckean's time; copy: a device copy\n"
+        "of as many bytes. error: largest, against float64, over the largest result. Ratio to the fastest peer.",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = common.options("cuda", PEERS, argv)
+    info = mk.info()
+    if info["cuda"] != "available":
+        sys.exit(f"bench cuda: nothing to measure: {info['cuda']}")
+    device = info["cuda_devices"][0]
+    if device["compute_capability"] == "0.0":
+        sys.exit("bench cuda: nothing to measure: this build runs kernels on the host")
+    found, missing = frameworks(PEERS)
+    args.skipped |= {name: why for name, why in missing.items() if name in args.peer}
+    if not found:
+        why = ", ".join(f"{name}: {why}" for name, why in missing.items())
+        sys.exit(f"bench cuda: needs PyTorch or CuPy to hold arrays on the device ({why})")
+    holder = next(iter(found.values()))
+    report = common.Report("cuda", args, argv)
+    report.machine["gpu"] = f"{device['name']}, driver for CUDA {device['driver']}, arrays of {holder.name}"
+    report.device = device["name"]
+    print(report.machine["gpu"])
+    peers = {name: f for name, f in found.items() if name in args.peer}
+    for dtype in args.dtype:
+        normals(report, holder, peers, dtype)
+        combines(report, holder, peers, dtype)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()

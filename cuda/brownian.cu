@@ -88,7 +88,8 @@ void increments(const TreeArgs& tree, const double* ts, int64_t n_times, T* W, T
                 : tree.components == 2 ? increments_kernel<T, 2>
                                        : increments_kernel<T, 3>;
   for (int64_t from = 0; from < n_times - 1; from += increments_per_launch) {
-    int count = static_cast<int>(n_times - 1 - from < increments_per_launch ? n_times - 1 - from : increments_per_launch);
+    int count =
+        static_cast<int>(n_times - 1 - from < increments_per_launch ? n_times - 1 - from : increments_per_launch);
     TimesInLeaves times{};
     for (int k = 0; k <= count; ++k) times.units[k] = leaf_units(ts[from + k], tree.t0, tree.t1, tree.depth);
     TreeOutputs<T> part = o;

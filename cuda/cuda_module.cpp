@@ -3,7 +3,9 @@
 #define MK_EXECUTOR cuda
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-namespace mk { namespace cuda { using Device = nanobind::device::cuda; } }
+namespace mk {
+namespace cuda { using Device = nanobind::device::cuda; }
+}  // namespace mk
 #include "bindings.hpp"
 #include "device.hpp"
 

@@ -29,8 +29,8 @@ std::vector<DeviceInfo> devices() {
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp p;
     check(cudaGetDeviceProperties(&p, i), "cudaGetDeviceProperties");
-    found.push_back({i, p.name, p.major, p.minor, static_cast<int64_t>(p.totalGlobalMem), p.multiProcessorCount, driver,
-                     runtime});
+    found.push_back(
+        {i, p.name, p.major, p.minor, static_cast<int64_t>(p.totalGlobalMem), p.multiProcessorCount, driver, runtime});
   }
   return found;
 }

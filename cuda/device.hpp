@@ -25,10 +25,10 @@ std::string device_status();
 struct DeviceInfo {
   int index;
   std::string name;
-  int major, minor;            // compute capability
+  int major, minor;  // compute capability
   int64_t memory_bytes;
   int multiprocessors;
-  int driver, runtime;         // CUDA versions, 13000 for 13.0
+  int driver, runtime;  // CUDA versions, 13000 for 13.0
 };
 std::vector<DeviceInfo> devices();
 

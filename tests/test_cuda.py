@@ -229,7 +229,8 @@ def random_combination(rng, dtype, n_outs, n_arrays, rows, cols, noise, by_row):
 @pytest.mark.parametrize("by_row", [False, True], ids=["scalars", "per-row"])
 @pytest.mark.parametrize("noise", [False, True], ids=["plain", "noise"])
 @pytest.mark.parametrize(
-    ("n_outs", "n_arrays"), [(1, 0), (1, 1), (1, 2), (1, 16), (2, 3), (3, 5), (4, 4), (8, 16), (5, 1)]
+    ("n_outs", "n_arrays"),
+    [(1, 0), (1, 1), (1, 2), (1, 16), (2, 3), (3, 5), (4, 4), (8, 16), (5, 1)],
 )
 def test_combine_has_the_bits_of_the_cpu(dtype, n_outs, n_arrays, noise, by_row):
     rng = np.random.default_rng(n_outs * 100 + n_arrays)
@@ -520,7 +521,11 @@ def native_problem(function, d, dtype):
     if function in ("funnel", "banana"):
         return {"funnel": [1 / 9, -4.0], "banana": [0.01, 0.03, 3.0, -4.0]}[function]
     full = function == "full mixture"
-    factor = np.tril(rng.standard_normal((3, d, d))) + 2 * np.eye(d) if full else rng.random((3, d)) + 0.5
+    factor = (
+        np.tril(rng.standard_normal((3, d, d))) + 2 * np.eye(d)
+        if full
+        else rng.random((3, d)) + 0.5
+    )
     means = rng.standard_normal((3, d)).astype(dtype)
     return [means, factor.astype(dtype), rng.standard_normal(3)]
 

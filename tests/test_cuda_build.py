@@ -1,4 +1,4 @@
-"""The CUDA executor as far as it can be looked at without a GPU: what the compiler makes of it, and import without a driver."""
+"""The CUDA executor without a GPU: what the compiler makes of it, and import without a driver."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def ptx(source, tmp_path, *more):
 @nvcc
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.name)
 def test_no_fused_multiply_add(source, tmp_path):
-    """One rounding where the CPU has two would change bits; nor may division, square root or subnormals be approximate."""
+    """One rounding where the CPU has two changes bits; so do approximate division, roots and subnormals."""
     text = ptx(source, tmp_path)
     assert ".entry" in text
     assert not re.search(r"\bfma\.rn", text)
@@ -51,17 +51,38 @@ def configure(tmp_path, mode):
     """CMake with no CUDA compiler in sight: a PATH of links to everything else, and nvcc's folder hidden."""
     path = tmp_path / "bin"
     path.mkdir()
-    for name in ("cmake", "ninja", "g++", "gcc", "c++", "cc", "as", "ld", "ar", "ranlib", "nm", "strip", "uname"):
+    for name in (
+        "cmake",
+        "ninja",
+        "g++",
+        "gcc",
+        "c++",
+        "cc",
+        "as",
+        "ld",
+        "ar",
+        "ranlib",
+        "nm",
+        "strip",
+        "uname",
+    ):
         if found := shutil.which(name):
             (path / name).symlink_to(found)
     env = {k: v for k, v in os.environ.items() if k not in ("CUDACXX", "CUDA_PATH", "CUDA_HOME")}
     nanobind = subprocess.run(
-        [sys.executable, "-m", "nanobind", "--cmake_dir"], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "nanobind", "--cmake_dir"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     return subprocess.run(
         [
             *("cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), "-G", "Ninja"),
-            *(f"-DMCKEAN_CUDA={mode}", f"-Dnanobind_DIR={nanobind}", f"-DPython_EXECUTABLE={sys.executable}"),
+            *(
+                f"-DMCKEAN_CUDA={mode}",
+                f"-Dnanobind_DIR={nanobind}",
+                f"-DPython_EXECUTABLE={sys.executable}",
+            ),
         ],
         env={**env, "PATH": str(path)},
         capture_output=True,
@@ -110,7 +131,9 @@ def test_module_imports_without_a_driver():
         "    else:\n"
         "        raise AssertionError\n"
     )
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True
+    )
 
 
 def test_sizes_are_checked_before_anything_is_allocated():

@@ -331,7 +331,11 @@ class BrownianTree(_Times):
                 given = _array.as_input(x, name)
                 if given.shape != (n,):
                     raise ValueError(f"{name}: expected a float or shape ({n},), got {given.shape}")
-                if given.device != "cpu" and given.device == self.device and given.dtype == "float64":
+                if (
+                    given.device != "cpu"
+                    and given.device == self.device
+                    and given.dtype == "float64"
+                ):
                     times.append(given.array)
                     data.append(given.data)
                     continue

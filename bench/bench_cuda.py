@@ -1,7 +1,7 @@
 """On the GPU: how fast are normals and the fused stepper, and how close to what its memory allows?
 
-Times are the device's own, between two CUDA events, so that the interpreter does not count. Needs a CUDA device and PyTorch
-or CuPy built for it.
+Times are the device's own, between two CUDA events, so that the interpreter does not count. Needs a CUDA device and
+PyTorch or CuPy built for it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 import common
-import mckean as mk
 import numpy as np
 from common import ratio_to_best
+
+import mckean as mk
 
 PEERS = ("torch", "cupy")
 
@@ -33,7 +34,9 @@ class Framework:
             self.module.cuda.runtime.getDeviceCount()
 
     def asarray(self, a: np.ndarray) -> Any:
-        return self.module.tensor(a, device="cuda") if self.name == "torch" else self.module.asarray(a)
+        return (
+            self.module.tensor(a, device="cuda") if self.name == "torch" else self.module.asarray(a)
+        )
 
     def empty_like(self, a: Any) -> Any:
         return self.module.empty_like(a)
@@ -62,7 +65,9 @@ class Framework:
         return self.module.cuda.get_elapsed_time(start, end) * 1e-3
 
 
-def measure(on: Framework, run: Callable[[], Any], *, repeats: int = 11, budget: float = 0.2) -> float:
+def measure(
+    on: Framework, run: Callable[[], Any], *, repeats: int = 11, budget: float = 0.2
+) -> float:
     """Median device seconds of a warmed-up call; calls go in groups so long that launches queue up."""
 
     def group(calls: int) -> float:
@@ -96,12 +101,18 @@ def copy_bandwidth(on: Framework, n_bytes: int) -> float:
     return 2 * 4 * len(a) / measure(on, partial(on.copy, b, a))
 
 
-def normals(report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str) -> None:
+def normals(
+    report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str
+) -> None:
     """(a) Normal numbers into a new array."""
     rows = []
-    for n in report.args.size or ([10_000_000] if report.args.quick else [100_000, 10_000_000, 200_000_000]):
+    for n in report.args.size or (
+        [10_000_000] if report.args.quick else [100_000, 10_000_000, 200_000_000]
+    ):
         like = holder.asarray(np.zeros(1))
-        run: dict[str, Any] = {"mckean": (holder, partial(mk.random.normal, 1, n, dtype=dtype, like=like))}
+        run: dict[str, Any] = {
+            "mckean": (holder, partial(mk.random.normal, 1, n, dtype=dtype, like=like))
+        }
         if "torch" in peers:
             torch = peers["torch"].module
             draw = partial(torch.randn, n, dtype=getattr(torch, dtype), device="cuda")
@@ -121,8 +132,8 @@ def normals(report: common.Report, holder: Framework, peers: dict[str, Framework
         f"(a) normal numbers per second, {dtype}",
         ["n", "mckean", *PEERS, "ratio", "GB/s", "copy GB/s", "of copy"],
         rows,
-        "Into a new array. torch: randn (Philox); cupy: Generator (XORWOW). GB/s: what mckean writes; copy: a device copy of\n"
-        "as many bytes, half read and half written. Ratio to the fastest peer.",
+        "Into a new array. torch: randn (Philox); cupy: Generator (XORWOW). GB/s: what mckean writes; copy: a device\n"
+        "copy of as many bytes, half read and half written. Ratio to the fastest peer.",
     )
 
 
@@ -153,7 +164,10 @@ def _cupy_run(cupy: Any, rows: Any, arrays: list[Any], noise: float) -> Callable
         for j, row in enumerate(rows)
     )
     kernel = cupy.ElementwiseKernel(
-        ", ".join(f"T {x}" for x in names), ", ".join(f"T y{j}" for j in range(len(rows))), body, "sums"
+        ", ".join(f"T {x}" for x in names),
+        ", ".join(f"T y{j}" for j in range(len(rows))),
+        body,
+        "sums",
     )
     outs = [cupy.empty_like(arrays[0]) for _ in rows]
 
@@ -165,7 +179,9 @@ def _cupy_run(cupy: Any, rows: Any, arrays: list[Any], noise: float) -> Callable
     return run
 
 
-def _error(holder: Framework, rows: Any, host: list[np.ndarray], outs: list[Any], noise: float) -> float:
+def _error(
+    holder: Framework, rows: Any, host: list[np.ndarray], outs: list[Any], noise: float
+) -> float:
     """Largest error of `outs` against float64, over the largest result."""
     z = mk.random.normal(1, host[0].shape, dtype=host[0].dtype).astype(np.float64)
     worst = 0.0
@@ -175,7 +191,9 @@ def _error(holder: Framework, rows: Any, host: list[np.ndarray], outs: list[Any]
     return worst
 
 
-def combines(report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str) -> None:
+def combines(
+    report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str
+) -> None:
     """(b) Linear combinations of K arrays into J, with and without noise."""
     args = report.args
     sizes = args.size or ([10_000_000] if args.quick else [100_000, 10_000_000, 100_000_000])
@@ -196,10 +214,17 @@ def combines(report: common.Report, holder: Framework, peers: dict[str, Framewor
             ours = partial(mk.combine, rows, arrays, noise_scale=noise, seed=1, out=outs)
             run: dict[str, Any] = {"mckean": (holder, ours)}
             if "torch" in peers:
-                theirs = arrays if holder.name == "torch" else [peers["torch"].asarray(a) for a in host]
-                run["torch"] = (peers["torch"], _torch_run(peers["torch"].module, rows, theirs, noise))
+                theirs = (
+                    arrays if holder.name == "torch" else [peers["torch"].asarray(a) for a in host]
+                )
+                run["torch"] = (
+                    peers["torch"],
+                    _torch_run(peers["torch"].module, rows, theirs, noise),
+                )
             if "cupy" in peers:
-                theirs = arrays if holder.name == "cupy" else [peers["cupy"].asarray(a) for a in host]
+                theirs = (
+                    arrays if holder.name == "cupy" else [peers["cupy"].asarray(a) for a in host]
+                )
                 run["cupy"] = (peers["cupy"], _cupy_run(peers["cupy"].module, rows, theirs, noise))
             seconds = {name: measure(on, f) for name, (on, f) in run.items()}
             error = _error(holder, rows, host, outs, noise) if n <= 10_000_000 else None
@@ -215,11 +240,24 @@ def combines(report: common.Report, holder: Framework, peers: dict[str, Framewor
             )
     report.table(
         f"(b) microseconds for J linear combinations of K arrays of n numbers, {dtype}",
-        ["K", "J", "n", "noise", "mckean", *PEERS, "ratio", "GB/s", "copy GB/s", "of copy", "error"],
+        [
+            "K",
+            "J",
+            "n",
+            "noise",
+            "mckean",
+            *PEERS,
+            "ratio",
+            "GB/s",
+            "copy GB/s",
+            "of copy",
+            "error",
+        ],
         table,
-        "All into existing arrays. torch: mul and add_, one pass per array; cupy: one ElementwiseKernel. With noise the peers\n"
-        "draw normals of their own, in a pass of its own. GB/s: K reads and J writes over mckean's time; copy: a device copy\n"
-        "of as many bytes. error: largest, against float64, over the largest result. Ratio to the fastest peer.",
+        "All into existing arrays. torch: mul and add_, one pass per array; cupy: one ElementwiseKernel. With noise\n"
+        "the peers draw normals of their own, in a pass of its own. GB/s: K reads and J writes over mckean's time;\n"
+        "copy: a device copy of as many bytes. error: largest, against float64, over the largest result. Ratio to the\n"
+        "fastest peer.",
     )
 
 
@@ -238,7 +276,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"bench cuda: needs PyTorch or CuPy to hold arrays on the device ({why})")
     holder = next(iter(found.values()))
     report = common.Report("cuda", args, argv)
-    report.machine["gpu"] = f"{device['name']}, driver for CUDA {device['driver']}, arrays of {holder.name}"
+    report.machine["gpu"] = (
+        f"{device['name']}, driver for CUDA {device['driver']}, arrays of {holder.name}"
+    )
     report.device = device["name"]
     print(report.machine["gpu"])
     peers = {name: f for name, f in found.items() if name in args.peer}

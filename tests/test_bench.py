@@ -53,3 +53,11 @@ def test_prints_its_tables(family, peer, monkeypatch, capsys):
         at = next(i for i, line in enumerate(lines) if line.startswith(title))
         assert lines[at + 1].startswith(columns)
         assert any(character.isdigit() for character in lines[at + 2])
+
+
+def test_cuda_bench_says_why_it_does_not_run(monkeypatch):
+    if mk.info()["cuda"] == "available":
+        pytest.skip("there is a CUDA device")
+    monkeypatch.syspath_prepend(str(BENCH))
+    with pytest.raises(SystemExit, match="bench cuda: nothing to measure: "):
+        importlib.import_module("bench_cuda").main(["--quick"])

@@ -1,4 +1,4 @@
-"""The CUDA executor as far as it can be looked at without a GPU: what the compiler makes of it, and import without a driver."""
+"""The CUDA executor without a GPU: what the compiler makes of it, and import without a driver."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def ptx(source, tmp_path, *more):
 @nvcc
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.name)
 def test_no_fused_multiply_add(source, tmp_path):
-    """One rounding where the CPU has two would change bits; nor may division, square root or subnormals be approximate."""
+    """One rounding where the CPU has two changes bits; so do approximate division, roots and subnormals."""
     text = ptx(source, tmp_path)
     assert ".entry" in text
     assert not re.search(r"\bfma\.rn", text)

@@ -81,7 +81,8 @@ inline cudaError_t cudaSetDevice(int device) {
 inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* p) {
   std::lock_guard<std::mutex> lock(pretended::in_use);
   const pretended::Allocation* a = pretended::find(p, 0);
-  *out = a ? cudaPointerAttributes{cudaMemoryTypeDevice, a->device} : cudaPointerAttributes{cudaMemoryTypeUnregistered, -2};
+  *out = a ? cudaPointerAttributes{cudaMemoryTypeDevice, a->device}
+           : cudaPointerAttributes{cudaMemoryTypeUnregistered, -2};
   return cudaSuccess;
 }
 inline cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {

@@ -12,8 +12,7 @@ import reference
 import mckean as mk
 from mckean.samplers import MALA, Langevin, UnderdampedLangevin
 from mckean.samplers._coefficients import StepIntegrals
-from mckean.samplers._parts import PROPOSAL_STREAM
-from mckean.samplers._parts import Noise
+from mckean.samplers._parts import PROPOSAL_STREAM, Noise
 
 SCHEMES = {"quicsort": 3, "ubu": 2, "baoab": 1, "align": 2, "should": 3, "ee": 1}  # strong order
 NOISE_VARIANCE = {"W": 1.0, "H": 1 / 12, "K": 1 / 720}
@@ -350,7 +349,11 @@ def test_mala_accepts_by_the_metropolis_ratio(xp, dtype):
     chain = MALA(target, h)
     state = chain.init(xp.asarray(x), seed=6)
     after = chain.step(state)
-    y = x - h * 3.0 * x + math.sqrt(2 * h) * mk.random.normal(6, x.shape, stream=PROPOSAL_STREAM, dtype=dtype)
+    y = (
+        x
+        - h * 3.0 * x
+        + math.sqrt(2 * h) * mk.random.normal(6, x.shape, stream=PROPOSAL_STREAM, dtype=dtype)
+    )
     x64, y64 = x.astype(float), y.astype(float)
     ratio = reference.log_alpha(
         x64, y64, -3 * x64, -3 * y64, target.log_density(x64), target.log_density(y64), h

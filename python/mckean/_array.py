@@ -467,7 +467,8 @@ def dtype_name(dtype: Any, name: str = "dtype") -> str:
 
 def is_array(x: Any) -> bool:
     """Whether `x` is an array of a framework we know, not merely something with a shape and a dtype."""
-    return hasattr(x, "dtype") and hasattr(x, "shape") and _recognise(type(x)) is not None
+    kind: type = type(x)
+    return hasattr(x, "dtype") and hasattr(x, "shape") and _recognise(kind) is not None
 
 
 def like(x: Any) -> tuple[Framework, str]:

@@ -231,7 +231,7 @@ def run(
     Notes
     -----
     A checkpoint recognises functions by their name only: changing a function's body goes unnoticed. Objects are
-    recognised by ``config()`` if they have it, else by their attributes.
+    recognised by ``config()`` if they have it, else by those attributes that are arrays, floats, strings or objects.
 
     Examples
     --------
@@ -344,7 +344,9 @@ def run(
         try:
             write()
         except OSError as error:  # a full disk at the very end must not take the result with it
-            warnings.warn(f"checkpoint: could not be written: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"checkpoint: could not be written: {error}", RuntimeWarning, stacklevel=2
+            )
     if now.step < n_steps:  # ended by the callback
         found = _array.nonfinite_rows(trace.check(now.state.x))
         if found:
@@ -591,9 +593,14 @@ def _describe(value: Any, depth: int = 6) -> Any:
     name = f"{getattr(kind, '__module__', '')}.{kind.__qualname__}"
     if kind is value:
         return name
-    for method in ("config", "state_dict", "__getstate__"):  # ours; torch modules; what pickle would keep
+    own = type(value).__module__.partition(".")[0] == "mckean"
+    for method in (
+        "config",
+        "state_dict",
+        "__getstate__" if own else "",
+    ):  # state_dict: torch modules
         get = getattr(value, method, None)
-        if callable(get) and not (method == "__getstate__" and get.__qualname__ == "object.__getstate__"):
+        if callable(get):
             return [name, _describe(get(), depth - 1)]
     attributes = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:
@@ -601,14 +608,18 @@ def _describe(value: Any, depth: int = 6) -> Any:
         for slot in (slots,) if isinstance(slots, str) else slots:
             if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
                 attributes[slot] = getattr(value, slot)
-    return [name, _describe(attributes, depth - 1)]
+    # Counters and logs change while a run goes on; parameters are numbers with a point, arrays, names, or objects.
+    lasting = {k: v for k, v in attributes.items() if not isinstance(v, (bool, int, list, set))}
+    return [name, _describe(lasting, depth - 1)]
 
 
 def _check_writable(path: str | os.PathLike[str], state: Any) -> None:
     """Find out before the first step what would lose the run after the last."""
     folder = os.path.dirname(os.path.realpath(os.fspath(path)))
     if not os.path.isdir(folder):
-        raise ValueError(f"checkpoint: expected a file in an existing folder, got {os.fspath(path)!r}")
+        raise ValueError(
+            f"checkpoint: expected a file in an existing folder, got {os.fspath(path)!r}"
+        )
     if os.path.isdir(path):
         raise ValueError(f"checkpoint: expected a file, got the folder {os.fspath(path)!r}")
     if not os.access(folder, os.W_OK):

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import common
-import mckean as mk
 import numpy as np
 from common import measure, per_second, ratio_to_best
+
+import mckean as mk
 
 AREAS = ("none", "space-time", "space-time-time")
 NORMALS = dict(zip(AREAS, (1, 2, 3), strict=True))

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import common
-import mckean as mk
 import numpy as np
 from common import measure, ratio_to_best
+
+import mckean as mk
 from mckean import _core
 
 PEERS = ("numpy", "torch", "jax")

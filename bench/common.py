@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import mckean as mk
 import numpy as np
+
+import mckean as mk
 
 RESULTS = Path(__file__).parent / "results"
 WORKER = "--jax-worker"

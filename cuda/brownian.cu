@@ -121,7 +121,10 @@ template <class T>
 struct StoreRow {
   T* out;
   int64_t row;
-  MK_HD void operator()(int64_t k, T value) const { out[k * row] = value; }
+  MK_HD void operator()(int64_t k, double value) const { out[k * row] = static_cast<T>(value); }
+};
+struct NoTick {
+  MK_HD void operator()() const {}
 };
 
 // The processes of a lane live in local memory; each thread passes over the leaves once, in order.
@@ -131,8 +134,8 @@ __global__ void fractional_kernel(const __grid_constant__ FractionalArgs args, c
   int64_t lanes = args.tree.paths * args.tree.dim;
   for (int64_t i = first_item(); i < lanes; i += item_stride()) {
     uint64_t number = static_cast<uint64_t>(args.tree.first_lane + i);
-    fractional_walk<T>(args, static_cast<uint32_t>(number), static_cast<uint32_t>(number >> 32), ts, n_times, partial,
-                       StoreRow<T>{out + i, lanes});
+    fractional_walk<double>(args, static_cast<uint32_t>(number), static_cast<uint32_t>(number >> 32), ts, n_times,
+                            partial, StoreRow<T>{out + i, lanes}, NoTick{});
   }
 }
 

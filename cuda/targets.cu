@@ -291,8 +291,7 @@ void run_logistic(const LogisticArgs<T>& a, Queue queue) {
   OnDevice device(output_of(a.at));
   // Enough blocks for any device, from the sizes alone: the slices are part of the bits.
   int64_t tiles = (a.at.n - 1) / tile_particles + 1, most = (a.rows - 1) / least_slice_rows + 1;
-  int64_t per_slice = a.at.n * (a.at.gradient ? a.at.dim + 1 : 1);
-  int64_t fits = slice_bytes / (per_slice * static_cast<int64_t>(sizeof(double)));
+  int64_t fits = slice_bytes / (a.at.n * (a.at.dim + 1) * static_cast<int64_t>(sizeof(double)));
   int64_t slices = enough_blocks / tiles;
   slices = slices < most ? slices : most;
   slices = slices < fits ? slices : fits;
@@ -300,7 +299,7 @@ void run_logistic(const LogisticArgs<T>& a, Queue queue) {
   int64_t tiles_per_slice = ((a.rows - 1) / tile_rows + 1 + slices - 1) / slices;
   int64_t slice_rows = tiles_per_slice * tile_rows;
   slices = (a.rows - 1) / slice_rows + 1;
-  Scratch<double> parts(slices * per_slice, queue);
+  Scratch<double> parts(slices * a.at.n * (a.at.gradient ? a.at.dim + 1 : 1), queue);
   double *density = parts.data(), *gradient = density + slices * a.at.n;
   dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(slices)), threads(tile_particles, tile_warps);
   launch_blocks("logistic_regression", logistic_kernel<T>, grid, threads, queue, a, slice_rows, density, gradient);

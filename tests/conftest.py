@@ -1,13 +1,34 @@
-"""Fixtures: every test that takes `xp` runs on every framework that can be imported."""
+"""Fixtures: every test that takes `xp` runs on every framework that can be imported.
+
+MCKEAN_TEST_FRAMEWORKS, a comma-separated list such as "numpy", leaves out the others.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 import numpy as np
 import pytest
 
 from mckean import _core
+
+
+class LeftOut:
+    """An import hook that knows the frameworks not asked for, and finds none of them."""
+
+    wanted = os.environ.get("MCKEAN_TEST_FRAMEWORKS", "numpy,torch,jax,cupy").split(",")
+    names = frozenset({"torch", "jax", "cupy"} - set(wanted))
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name in cls.names:
+            raise ModuleNotFoundError(f"{name} is left out by MCKEAN_TEST_FRAMEWORKS", name=name)
+
+
+if LeftOut.names:
+    sys.meta_path.insert(0, LeftOut)
 
 
 class Numpy:

@@ -1,8 +1,9 @@
 import importlib
 from pathlib import Path
 
-import mckean as mk
 import pytest
+
+import mckean as mk
 
 BENCH = Path(__file__).parent.parent / "bench"
 

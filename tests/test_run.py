@@ -47,6 +47,9 @@ class Counting:
     def __init__(self, size=1.0, fail_at=None, error=KeyboardInterrupt):
         self.size, self._fail_at, self._error = size, fail_at, error
 
+    def config(self):
+        return {"size": self.size}
+
     def init(self, x0, seed=0):
         return Counter(x0, 0, -np.inf, False)
 
@@ -291,8 +294,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="No space left"):
-        mk.run(Counting(), np.zeros((2, 1)), 6, progress=False, checkpoint=path)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        result = mk.run(Counting(), np.zeros((2, 1)), 6, progress=False, checkpoint=path)
+    assert result.n_iter == 6  # the run is not lost with the file
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.npz"]
 
 
@@ -466,3 +470,63 @@ def test_missing_arviz_names_the_extra(monkeypatch):
     r = mk.run(Counting(), np.zeros((2, 1)), 3, progress=False)
     with pytest.raises(ImportError, match=r"mckean\[arviz\]"):
         r.to_arviz()
+
+
+def test_checkpoint_knows_trees_and_private_settings(tmp_path):
+    path = tmp_path / "run.npz"
+    tree = mk.BrownianTree(1, (4, 2), t1=8.0, tol=0.1, levy_area="space-time-time")
+
+    def chain(noise):
+        return mk.samplers.UnderdampedLangevin(np.negative, 0.1, noise=noise)
+
+    x0 = np.ones((2, 2))
+    mk.run(chain(tree[:2]), x0, 5, progress=False, checkpoint=path)
+    mk.run(chain(tree[:2]), x0, 8, progress=False, checkpoint=path)
+    with pytest.raises(mk.CheckpointError, match="settings"):
+        mk.run(chain(tree[2:]), x0, 9, progress=False, checkpoint=path)
+
+    class Private:
+        def __init__(self, a):
+            self._a = a
+
+        def grad_log_density(self, x):
+            return -self._a * x
+
+    other = tmp_path / "other.npz"
+    mk.run(mk.samplers.Langevin(Private(1.0), 0.1), x0, 5, progress=False, checkpoint=other)
+    with pytest.raises(mk.CheckpointError, match="settings"):
+        mk.run(mk.samplers.Langevin(Private(2.0), 0.1), x0, 6, progress=False, checkpoint=other)
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
+    calls = []
+
+    def gradient(x):
+        calls.append(1)
+        return -x
+
+    chain = mk.samplers.Langevin(gradient, 0.1)
+    for bad in (tmp_path / "missing" / "a.npz", tmp_path):
+        with pytest.raises(ValueError, match="^checkpoint"):
+            mk.run(chain, np.ones((2, 2)), 50, progress=False, checkpoint=bad)
+    assert len(calls) == 0
+
+
+def test_a_target_that_counts_its_calls_can_be_resumed(tmp_path):
+    class Target:
+        def __init__(self):
+            self.calls, self.scale, self.log = 0, 1.5, []
+
+        def grad_log_density(self, x):
+            self.calls += 1
+            self.log.append(self.calls)
+            if self.calls == 4:
+                raise KeyboardInterrupt
+            return -self.scale * x
+
+    target, x0, path = Target(), np.ones((2, 2)), tmp_path / "run.npz"
+    chain = mk.samplers.Langevin(target, 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        mk.run(chain, x0, 10, progress=False, checkpoint=path)
+    got = mk.run(chain, x0, 10, progress=False, checkpoint=path)
+    np.testing.assert_array_equal(got.x, mk.run(chain, x0, 10, progress=False).x)

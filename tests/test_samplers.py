@@ -12,7 +12,7 @@ import reference
 import mckean as mk
 from mckean.samplers import MALA, Langevin, UnderdampedLangevin
 from mckean.samplers._coefficients import StepIntegrals
-from mckean.samplers._parts import Noise
+from mckean.samplers._parts import PROPOSAL_STREAM, Noise
 
 SCHEMES = {"quicsort": 3, "ubu": 2, "baoab": 1, "align": 2, "should": 3, "ee": 1}  # strong order
 NOISE_VARIANCE = {"W": 1.0, "H": 1 / 12, "K": 1 / 720}
@@ -282,7 +282,7 @@ def test_langevin_step_is_drift_plus_the_documented_normal(xp, dtype):
     chain = Langevin(Quadratic(), 0.1)
     state = chain.step(chain.step(chain.init(xp.asarray(x), seed=8)))
     for counter in (0, 1):
-        z = mk.random.normal(8, (4, 3), counter=counter, dtype=dtype)
+        z = mk.random.normal(8, (4, 3), stream=PROPOSAL_STREAM, counter=counter, dtype=dtype)
         x = 0.9 * x + math.sqrt(0.2) * z
     np.testing.assert_allclose(
         xp.to_numpy(state.x), x, rtol=0, atol={"float32": 1e-6, "float64": 1e-14}[dtype]
@@ -349,7 +349,11 @@ def test_mala_accepts_by_the_metropolis_ratio(xp, dtype):
     chain = MALA(target, h)
     state = chain.init(xp.asarray(x), seed=6)
     after = chain.step(state)
-    y = x - h * 3.0 * x + math.sqrt(2 * h) * mk.random.normal(6, x.shape, dtype=dtype)
+    y = (
+        x
+        - h * 3.0 * x
+        + math.sqrt(2 * h) * mk.random.normal(6, x.shape, stream=PROPOSAL_STREAM, dtype=dtype)
+    )
     x64, y64 = x.astype(float), y.astype(float)
     ratio = reference.log_alpha(
         x64, y64, -3 * x64, -3 * y64, target.log_density(x64), target.log_density(y64), h
@@ -512,3 +516,20 @@ def test_a_tree_without_the_needed_area_is_refused():
     assert np.isfinite(chain.step(chain.init(np.zeros((2, 1)))).x).all()
     with pytest.raises(ValueError, match=r"noise.W: expected shape \(3, 1\)"):
         chain.step(chain.init(np.zeros((3, 1))))
+
+
+@pytest.mark.parametrize("method", ["langevin", "mala", "underdamped"])
+def test_starting_points_of_the_same_seed_are_independent_of_the_noise(method):
+    """H0: x0 and the noise are independent, so the variance after one step is known; 2e5 particles, six sigma (2e-9)."""
+    n, h = 200_000, 0.5
+    x0 = mk.random.normal(0, (n, 1))
+    target = mk.targets.Gaussian(np.zeros(1))
+    chain = {
+        "langevin": mk.samplers.Langevin(target, h),
+        "mala": mk.samplers.MALA(target, h),
+        "underdamped": mk.samplers.UnderdampedLangevin(target, 0.1),
+    }[method]
+    x = chain.step(chain.init(x0, seed=0)).x
+    want = (1 - h) ** 2 + 2 * h if method == "langevin" else 1.0
+    tolerance = 6 * want * math.sqrt(2 / n) + (1e-3 if method == "underdamped" else 0.0)
+    assert abs(float(x.var()) - want) < tolerance

@@ -7,6 +7,7 @@ import pytest
 import reference
 
 import mckean as mk
+from mckean import _core
 
 LIMIT = {"float32": 1e-6, "float64": 1e-15}
 
@@ -203,3 +204,32 @@ def test_bad_draws_are_named():
     ):
         with pytest.raises(error, match=match):
             mk.random.normal(0, **kwargs)
+
+
+@pytest.mark.parametrize("n", [70_000, 3_000_000])
+def test_bits_do_not_depend_on_threads_or_instruction_set(n):
+    """More elements than one chunk; at the larger size the outputs are written around the cache."""
+    x, y = mk.random.normal(1, (n, 2)), mk.random.normal(2, (n, 2))
+    rows = mk.random.uniform(3, n)
+    threads, level = mk.get_num_threads(), _core.simd_level()
+    want = [1.5 * x + -0.25 * y, rows[:, None] * x + 2.0 * y]
+    z = mk.random.normal(4, (n, 2), stream=5, counter=6)
+    want = [w + s * z for w, s in zip(want, (0.7, 0.3), strict=True)]
+    try:
+        for name in _core.simd_levels():
+            for count in (1, 2):
+                _core.set_simd_level(name)
+                mk.set_num_threads(count)
+                got = mk.combine(
+                    [[1.5, -0.25], [rows, 2.0]],
+                    [x, y],
+                    noise_scale=[0.7, 0.3],
+                    seed=4,
+                    stream=5,
+                    counter=6,
+                )
+                for a, b in zip(got, want, strict=True):
+                    np.testing.assert_array_equal(a, b)
+    finally:
+        mk.set_num_threads(threads)
+        _core.set_simd_level(level)

@@ -124,3 +124,31 @@ def test_ctrl_c_gets_out_of_a_native_loop(n_threads):
         mk.set_num_threads(before)
         signal.signal(signal.SIGINT, previous)
     assert mk.random.normal(1, 10).shape == (10,)
+
+
+def test_ctrl_c_gets_out_of_one_long_walk():
+    """A single native call of many seconds (2^24 leaves) is left soon after the signal."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        path = mk.FractionalBrownianTree(1, (64, 1), hurst=0.3, tol=2.0**-24)
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        start = time.perf_counter()
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            path.value(1.0)
+        assert time.perf_counter() - start < 5.0  # the whole walk takes a minute
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_a_shortage_of_threads_is_survived():
+    code = """
+import resource
+import numpy as np, mckean as mk
+want = mk.random.normal(1, 300_000)
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+mk.set_num_threads(4000)
+print(np.array_equal(mk.random.normal(1, 300_000), want))
+"""
+    done = child(code)
+    assert done.stdout.split() == ["True"], done.stderr

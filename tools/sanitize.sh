@@ -52,7 +52,8 @@ for name in $which; do
   status=0
   stage=$PWD/build/$name/stage
   under() {
-    env LD_PRELOAD="$preload" MCKEAN_TEST_FRAMEWORKS=numpy PYTHONPATH="$stage" \
+    # OpenBLAS is not instrumented: its threads would be reported.
+    env LD_PRELOAD="$preload" MCKEAN_TEST_FRAMEWORKS=numpy OPENBLAS_NUM_THREADS=1 PYTHONPATH="$stage" \
       ASAN_OPTIONS="detect_leaks=0:log_path=$log" \
       UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$log" \
       TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:die_after_fork=0:log_path=$log" \
@@ -63,7 +64,8 @@ for name in $which; do
     "$stage"/*) ;;
     *) echo "sanitize: testing $found, not the build in $stage"; exit 1 ;;
   esac
-  under python -m pytest -p no:cacheprovider "$@" || status=$?
+  # test_cuda_build.py runs compilers, which the preloaded library would break.
+  under python -m pytest -p no:cacheprovider --ignore=tests/test_cuda_build.py "$@" || status=$?
   # A report in a forked child or in a subprocess of a test need not fail that test, hence the log files.
   for report in "$log".*; do
     [ -s "$report" ] || continue

@@ -7,6 +7,7 @@ namespace cpu { using Device = nanobind::device::cpu; }
 }  // namespace mk
 #include "bindings.hpp"
 #include "dispatch.hpp"
+#include "mckean/random.hpp"
 #include "pool.hpp"
 
 namespace {
@@ -34,5 +35,13 @@ NB_MODULE(_core, m) {
         return std::vector<uint32_t>(r.w, r.w + 4);
       },
       "counter"_a, "key"_a);
+  m.def(
+      "normals_of_words",  // for tests: the float64 transform on words of one's choice
+      [](std::vector<uint32_t> w) {
+        if (w.size() != 4) throw std::invalid_argument("words: expected 4");
+        auto p = mk::normal_pair_wide<double>(w[0], w[1], w[2], w[3]);
+        return std::vector<double>{p.z0, p.z1};
+      },
+      "words"_a);
   mk::cpu::bind_executor(m);
 }

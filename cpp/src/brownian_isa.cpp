@@ -485,15 +485,16 @@ void sweep(const TreeArgs& tree, const double* ts, int64_t n_times, int64_t firs
 
 template <class T>
 void fractional(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial, int64_t first,
-                int64_t last, T* out) {
-  using V = VecOf<T>;
-  constexpr int N = Ops<V>::N;
+                int64_t last, T* out, void (*tick)()) {
+  constexpr int N = Ops<VecD>::N;
   int64_t row = args.tree.paths * args.tree.dim;
   for (int64_t i = first; i < last; i += N) {
     int n = static_cast<int>(last - i < N ? last - i : N);
-    LaneWords<V> lanes(static_cast<uint64_t>(args.tree.first_lane + i));
-    fractional_walk<V>(args, lanes.lo, lanes.hi, ts, n_times, partial,
-                       [=](int64_t k, V value) { store_first<V>(out + k * row + i, value, n); });
+    LaneWords<VecD> lanes(static_cast<uint64_t>(args.tree.first_lane + i));
+    auto store = [=](int64_t k, VecD value) {
+      for (int l = 0; l < n; ++l) out[k * row + i + l] = static_cast<T>(value[l]);
+    };
+    fractional_walk<VecD>(args, lanes.lo, lanes.hi, ts, n_times, partial, store, tick);
   }
 }
 

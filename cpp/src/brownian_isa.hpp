@@ -32,9 +32,9 @@ struct BrownianTable {
   BrownianLoops<float> f32[3];
   BrownianLoops<double> f64[3];
   void (*fractional_f32)(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial,
-                         int64_t first, int64_t last, float* out);
+                         int64_t first, int64_t last, float* out, void (*tick)());
   void (*fractional_f64)(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial,
-                         int64_t first, int64_t last, double* out);
+                         int64_t first, int64_t last, double* out, void (*tick)());
 };
 MK_FAMILY_TABLE(BrownianTable, brownian_table)
 

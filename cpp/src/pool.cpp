@@ -12,6 +12,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -50,22 +51,45 @@ struct Job {
     if (!error) error = std::current_exception();
     stop.store(true, std::memory_order_relaxed);
   }
-  void work() {  // a worker's share
-    int64_t first, last;
-    while (claim(first, last)) {
-      try {
-        (*body)(first, last);
-      } catch (...) {
-        fail();
-      }
+  void work();  // a worker's share
+};
+
+// What poll_inside_chunk needs to know of the thread it is called on.
+struct Stopped {};
+struct Inside {
+  Job* job = nullptr;
+  bool caller = false;
+  Clock::time_point last_poll;
+};
+thread_local Inside inside;
+
+struct InsideScope {
+  Inside outer = inside;
+  InsideScope(Job& job, bool caller) { inside = {&job, caller, Clock::now()}; }
+  ~InsideScope() { inside = outer; }
+};
+
+void Job::work() {
+  InsideScope scope(*this, false);
+  int64_t first, last;
+  while (claim(first, last)) {
+    try {
+      (*body)(first, last);
+    } catch (const Stopped&) {  // the reason is already on record
+    } catch (...) {
+      fail();
     }
   }
-};
+}
 
 class Pool {
  public:
-  explicit Pool(int workers) {
-    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { loop(); });
+  // With fewer workers where the system gives no more threads.
+  explicit Pool(int workers) : wanted(workers) {
+    try {
+      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { loop(); });
+    } catch (const std::system_error&) {
+    }
   }
   ~Pool() {
     {
@@ -75,7 +99,7 @@ class Pool {
     wake_.notify_all();
     for (auto& t : threads_) t.join();
   }
-  int workers() const { return static_cast<int>(threads_.size()); }
+  const int wanted;
 
   void run(Job& job, int helpers) {
     {
@@ -88,12 +112,14 @@ class Pool {
       wake_.notify_one();
     else
       wake_.notify_all();
-    auto last_poll = Clock::now();
+    InsideScope scope(job, true);
+    auto& last_poll = inside.last_poll;
     int64_t first, last;
     while (job.claim(first, last)) {
       try {
         (*job.body)(first, last);
         poll_if_due(last_poll);
+      } catch (const Stopped&) {
       } catch (...) {
         job.fail();
       }
@@ -156,15 +182,21 @@ void forget_pool_in_child() {
 const int fork_handler = pthread_atfork(nullptr, nullptr, forget_pool_in_child);
 
 void run_alone(Job& job) {
-  auto last_poll = Clock::now();
+  InsideScope scope(job, true);
   int64_t first, last;
   while (job.claim(first, last)) {
     (*job.body)(first, last);
-    poll_if_due(last_poll);
+    poll_if_due(inside.last_poll);
   }
 }
 
 }  // namespace
+
+void poll_inside_chunk() {
+  if (!inside.job) return;
+  if (inside.job->stop.load(std::memory_order_relaxed)) throw Stopped{};
+  if (inside.caller) poll_if_due(inside.last_poll);
+}
 
 void set_poll(void (*poll)()) { poll_function.store(poll, std::memory_order_relaxed); }
 
@@ -200,8 +232,9 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, in
   int64_t chunks = (n + job.grain - 1) / job.grain;
   int threads = static_cast<int>(std::min<int64_t>(num_threads(), chunks));
   std::unique_lock<std::mutex> lock(*pool_mutex, std::defer_lock);
-  if (threads > 1 && lock.try_lock()) {
-    if (!pool || pool->workers() != num_threads() - 1) {
+  // A job started from inside another one (a signal handler that calls us) runs alone: this thread may hold the lock.
+  if (threads > 1 && !inside.job && lock.try_lock()) {
+    if (!pool || pool->wanted != num_threads() - 1) {
       delete pool;
       pool = nullptr;
       pool = new Pool(num_threads() - 1);

@@ -14,6 +14,10 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, in
 // Called on the thread that called parallel_for, between chunks. May throw (that is how Ctrl-C gets out).
 void set_poll(void (*poll)());
 
+// For chunks that may take longer than 50 ms: call it inside the body now and then. Polls on the thread that called
+// parallel_for, and throws on every thread once the job was stopped.
+void poll_inside_chunk();
+
 int num_threads();
 void set_num_threads(int n);  // throws std::invalid_argument unless n >= 1
 int default_num_threads();    // MCKEAN_NUM_THREADS, else the cores this process may use

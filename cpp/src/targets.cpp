@@ -107,8 +107,8 @@ void run_logistic(const LogisticArgs<T>& a) {
   const auto& l = loops<T>();
   int64_t d = a.at.dim, part_rows = std::max<int64_t>(128, part_elements / d / 128 * 128);
   if (a.rows > part_rows) return run_logistic_parts(a, part_rows);
-  for_blocks(a.at, l.lanes, 4 * l.lanes * a.rows * (d + 16), (2 + 2 * sizeof(double) / sizeof(T)) * (d + 1) * l.lanes,
-             [&](int64_t first, T* scratch) {
+  for_blocks(a.at, l.lanes, 4 * l.lanes * a.rows * (d + 16),
+             int64_t{2 + sizeof(double) / sizeof(T)} * (d + 1) * l.lanes, [&](int64_t first, T* scratch) {
                // The totals come first, so that both are aligned.
                double* totals = reinterpret_cast<double*>(scratch);
                T* rest = reinterpret_cast<T*>(totals + (d + 1) * l.lanes);

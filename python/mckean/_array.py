@@ -31,6 +31,7 @@ __all__ = [
     "check_finite",
     "dtype_name",
     "framework_of",
+    "is_array",
     "like",
     "nonfinite_rows",
     "to_numpy",
@@ -438,12 +439,17 @@ def as_match(
     return out
 
 
+def _same_memory(a: Any, b: Any) -> bool:
+    """Whether adopting the NumPy subclass `b` (a memory map) as `a` copied nothing."""
+    return isinstance(b, np.ndarray) and a.ctypes.data == b.ctypes.data and a.strides == b.strides
+
+
 def as_output(x: Any, name: str, reference: Input, reference_name: str) -> Output:
     """Check an array the caller wants written: like `reference`, C-contiguous and writable."""
     checked = as_match(x, name, reference, reference_name)
     if not reference.framework.writable(x):
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    if checked.array is not x:
+    if checked.array is not x and not _same_memory(checked.array, x):
         raise ValueError(
             f"{name}: expected a C-contiguous {reference.dtype} array, got one that needs a copy"
         )
@@ -457,6 +463,12 @@ def dtype_name(dtype: Any, name: str = "dtype") -> str:
     if text not in ("float32", "float64"):
         raise TypeError(f"{name}: expected float32 or float64, got {dtype!r}")
     return text
+
+
+def is_array(x: Any) -> bool:
+    """Whether `x` is an array of a framework we know, not merely something with a shape and a dtype."""
+    kind: type = type(x)
+    return hasattr(x, "dtype") and hasattr(x, "shape") and _recognise(kind) is not None
 
 
 def like(x: Any) -> tuple[Framework, str]:

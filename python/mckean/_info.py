@@ -36,7 +36,8 @@ def info() -> dict[str, Any]:
 
     Notes
     -----
-    The environment variables ``MCKEAN_SIMD`` (baseline, avx2 or avx512) and ``MCKEAN_NUM_THREADS`` lower what is used.
+    The environment variable ``MCKEAN_SIMD`` (baseline, avx2 or avx512) lowers the instruction set,
+    ``MCKEAN_NUM_THREADS`` sets the number of threads.
 
     Examples
     --------

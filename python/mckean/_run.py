@@ -230,7 +230,8 @@ def run(
 
     Notes
     -----
-    A checkpoint recognises functions by their name only: changing a function's body goes unnoticed.
+    A checkpoint recognises functions by their name only: changing a function's body goes unnoticed. Objects are
+    recognised by ``config()`` if they have it, else by those attributes that are arrays, floats, strings or objects.
 
     Examples
     --------
@@ -272,6 +273,7 @@ def run(
     identity: dict[str, Any] = {}
     earlier = {"total": 0.0, "checkpoints": 0.0}
     if checkpoint is not None:
+        _check_writable(checkpoint, state)
         identity = _identity(method, x_in, seed, burn_in, thin)
         if os.path.exists(checkpoint):
             now, earlier = _resume(checkpoint, identity, trace, state, n_steps)
@@ -339,7 +341,12 @@ def run(
             write()
         raise
     if checkpoint is not None and (now.step > written_step or not os.path.exists(checkpoint)):
-        write()
+        try:
+            write()
+        except OSError as error:  # a full disk at the very end must not take the result with it
+            warnings.warn(
+                f"checkpoint: could not be written: {error}", RuntimeWarning, stacklevel=2
+            )
     if now.step < n_steps:  # ended by the callback
         found = _array.nonfinite_rows(trace.check(now.state.x))
         if found:
@@ -449,6 +456,9 @@ class _Trace:
                 raise TypeError(f"stats[{name!r}]: expected numbers, got {a.dtype}")
             if name not in self._stats:
                 self._stats[name] = np.zeros((self._n_saved, *a.shape), a.dtype)
+            kind = np.result_type(self._stats[name].dtype, a.dtype)
+            if kind != self._stats[name].dtype:  # an int first, a float later
+                self._stats[name] = self._stats[name].astype(kind)
             self._stats[name][index] = a
 
     def result(self, saved: int) -> Any:
@@ -566,9 +576,11 @@ def _describe(value: Any, depth: int = 6) -> Any:
         return value.hex()
     if isinstance(value, np.generic):
         return _describe(value.item())
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
+    if _array.is_array(value):
         a = np.ascontiguousarray(_array.to_numpy(value))
         return [str(a.dtype), list(a.shape), hashlib.sha256(a.tobytes()).hexdigest()]
+    if depth <= 0:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, dict):
         return {str(k): _describe(v, depth - 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -579,17 +591,40 @@ def _describe(value: Any, depth: int = 6) -> Any:
         return [value.__func__.__qualname__, _describe(value.__self__, depth - 1)]
     kind = value if hasattr(value, "__qualname__") else type(value)
     name = f"{getattr(kind, '__module__', '')}.{kind.__qualname__}"
-    if kind is value or depth <= 0:
+    if kind is value:
         return name
+    own = type(value).__module__.partition(".")[0] == "mckean"
+    for method in (
+        "config",
+        "state_dict",
+        "__getstate__" if own else "",
+    ):  # state_dict: torch modules
+        get = getattr(value, method, None)
+        if callable(get):
+            return [name, _describe(get(), depth - 1)]
     attributes = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:
         slots = getattr(base, "__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
             if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
                 attributes[slot] = getattr(value, slot)
-    # Private attributes may be caches; private arrays are more likely data.
-    public = {k: v for k, v in attributes.items() if not k.startswith("_") or hasattr(v, "dtype")}
-    return [name, _describe(public, depth - 1)]
+    # Counters and logs change while a run goes on; parameters are numbers with a point, arrays, names, or objects.
+    lasting = {k: v for k, v in attributes.items() if not isinstance(v, (bool, int, list, set))}
+    return [name, _describe(lasting, depth - 1)]
+
+
+def _check_writable(path: str | os.PathLike[str], state: Any) -> None:
+    """Find out before the first step what would lose the run after the last."""
+    folder = os.path.dirname(os.path.realpath(os.fspath(path)))
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"checkpoint: expected a file in an existing folder, got {os.fspath(path)!r}"
+        )
+    if os.path.isdir(path):
+        raise ValueError(f"checkpoint: expected a file, got the folder {os.fspath(path)!r}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"checkpoint: expected a writable folder, got {folder!r}")
+    _pack_state(state)
 
 
 def _resume(
@@ -652,7 +687,7 @@ def _write(
     path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     """Write an .npz so that at any moment `path` is the old file or the complete new one."""
-    target = os.path.abspath(os.fspath(path))
+    target = os.path.realpath(os.fspath(path))
     folder, name = os.path.split(target)
     header = {"format": "mckean", "version": _VERSION, "members": sorted(arrays), **header}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)

@@ -56,6 +56,14 @@ def _depth(length: float, tol: Any, deepest: int) -> int:
     return depth
 
 
+def _host_times(t: Any, name: str) -> np.ndarray[Any, Any]:
+    """Times of any framework as contiguous float64 NumPy."""
+    try:
+        return np.ascontiguousarray(_array.to_numpy(t), np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected times, {error}") from None
+
+
 class _Times:
     """The interval of a tree and the checks of times against it."""
 
@@ -63,31 +71,35 @@ class _Times:
     t1: float
     _earliest: float
     _latest: float
+    _slack_single: float
 
     def _set_interval(self, t0: float, t1: float) -> None:
         self.t0, self.t1 = t0, t1
-        slack = (
-            4 * float(np.finfo(np.float64).eps) * max(abs(t0), abs(t1))
-        )  # sums of steps may overshoot by rounding
+        # Sums of steps may overshoot by rounding, and float32 times are only near the float64 they stand for.
+        size = max(abs(t0), abs(t1))
+        slack = 4 * float(np.finfo(np.float64).eps) * size
         self._earliest, self._latest = t0 - slack, t1 + slack
+        self._slack_single = 4 * float(np.finfo(np.float32).eps) * size
 
-    def _check_time(self, t: float, name: str) -> None:
-        slack = 8.9e-16 * max(abs(self.t0), abs(self.t1))
-        if not self.t0 - slack <= t <= self.t1 + slack:
+    def _check_time(self, t: float, name: str, *, single: bool = False) -> None:
+        slack = self._slack_single if single else 0.0
+        if not self._earliest - slack <= t <= self._latest + slack:
             raise ValueError(f"{name}: expected times in [{self.t0}, {self.t1}], got {t}")
 
-    def _check_times(self, t: np.ndarray[Any, Any], name: str) -> None:
-        if t.size and not (t.min() >= self._earliest and t.max() <= self._latest):
-            bad = t[~((t >= self._earliest) & (t <= self._latest))].flat[0]
+    def _check_times(self, t: np.ndarray[Any, Any], name: str, *, single: bool = False) -> None:
+        slack = self._slack_single if single else 0.0
+        first, last = self._earliest - slack, self._latest + slack
+        if t.size and not (t.min() >= first and t.max() <= last):
+            bad = t[~((t >= first) & (t <= last))].flat[0]
             raise ValueError(f"{name}: expected times in [{self.t0}, {self.t1}], got {bad}")
 
     def _grid(self, ts: Any) -> np.ndarray[Any, Any]:
-        grid = np.ascontiguousarray(_array.to_numpy(ts), np.float64)
+        grid = _host_times(ts, "ts")
         if grid.ndim != 1 or grid.size < 1:
             raise ValueError(
                 f"ts: expected a one-dimensional, non-empty array, got shape {grid.shape}"
             )
-        self._check_times(grid, "ts")
+        self._check_times(grid, "ts", single=str(getattr(ts, "dtype", "")).endswith("float32"))
         if (np.diff(grid) < 0).any():
             at = int(np.argmax(np.diff(grid) < 0))
             raise ValueError(
@@ -285,7 +297,8 @@ class BrownianTree(_Times):
         Increment
             ``dt`` (float, or one per path), ``W``, ``H``, ``K`` of shape (n_paths, dim); ``H`` and ``K`` are None
             unless the tree has them. Zero where ``s == t``. For ``0 < t - s < tol`` the path is still one function of
-            time, but the law is no longer exact.
+            time and W still adds up, but the law is no longer exact: H and K are too large for short gaps, and follow
+            Chen's relation only below 64 standard deviations, where they are cut off.
 
         Raises
         ------
@@ -311,9 +324,10 @@ class BrownianTree(_Times):
         ]
         arrays += [np.asarray(x) for x in (s, t) if isinstance(x, (list, tuple))]
         if not arrays:
+            single = [str(getattr(x, "dtype", "")).endswith("float32") for x in (s, t)]
             s, t = as_real(s, "s"), as_real(t, "t")
-            self._check_time(s, "s")
-            self._check_time(t, "t")
+            self._check_time(s, "s", single=single[0])
+            self._check_time(t, "t", single=single[1])
             if s > t:
                 raise ValueError(f"s: expected s <= t = {t}, got {s}")
             return self._shared(s, t)
@@ -325,6 +339,7 @@ class BrownianTree(_Times):
         known: list[np.ndarray[Any, Any]] = []
         data: list[Any] = []
         for x, name in ((s, "s"), (t, "t")):
+            single = [str(getattr(x, "dtype", "")).endswith("float32")]
             if not isinstance(x, (list, tuple)) and getattr(x, "ndim", 0) == 0:
                 host = np.full(n, as_real(x, name))
             else:
@@ -340,7 +355,7 @@ class BrownianTree(_Times):
                     data.append(given.data)
                     continue
                 host = np.ascontiguousarray(_array.to_numpy(given.array), np.float64)
-            self._check_times(host, name)
+            self._check_times(host, name, single=single[0])
             known.append(host)
             times.append(host if self.device == "cpu" else home.asarray(host, self.device))
             data.append(home.native(times[-1], self.device))
@@ -448,9 +463,9 @@ class FractionalBrownianTree(_Times):
     tol : float, optional
         Length of a leaf; by default ``(t1 - t0) * 2**-12``.
     normalized : bool
-        Scale so that the variance at time t (after t0) is that of standard fractional Brownian motion,
-        ``t**(2 hurst)``. Otherwise it is :math:`t^{2H} / (2H\,\Gamma(a)^2)` for kind "II" and
-        :math:`t^{2H} / (\Gamma(2H+1)\sin \pi H)` for kind "I".
+        Scale so that the variance at time t (after t0) of the process that is approximated is that of standard
+        fractional Brownian motion, ``t**(2 hurst)``. Otherwise it is :math:`t^{2H} / (2H\,\Gamma(a)^2)` for kind
+        "II" and :math:`t^{2H} / (\Gamma(2H+1)\sin \pi H)` for kind "I".
 
     Attributes
     ----------
@@ -469,7 +484,8 @@ class FractionalBrownianTree(_Times):
     Notes
     -----
     Within a leaf the noise of each process is the best linear estimate from the leaf's W, H and K; its relative error
-    is of order :math:`(\gamma_k\, tol)^{7/2}`. Deterministic, bit-identical on every device and number of threads.
+    is of order :math:`(\gamma_k\, tol)^{7/2}`. Computed in float64 and rounded to `dtype`. Deterministic; for the same
+    weights the bits are the same for any number of threads and instruction set.
 
     References
     ----------
@@ -609,7 +625,7 @@ class FractionalBrownianTree(_Times):
             time = np.array([as_real(t, "t")])
             self._check_times(time, "t")
             return self._values(time)[0]
-        times = np.ascontiguousarray(_array.to_numpy(t), np.float64)
+        times = _host_times(t, "t")
         if times.shape != (self.shape[0],):
             raise ValueError(f"t: expected a float or shape ({self.shape[0]},), got {times.shape}")
         self._check_times(times, "t")
@@ -621,7 +637,11 @@ class FractionalBrownianTree(_Times):
 
     def increment(self, s: Any, t: Any) -> Increment:
         """Return ``value(t) - value(s)`` as ``Increment(dt, W, None, None)``; times as for `value`, ``s <= t``."""
-        start, end = (np.asarray(_array.to_numpy(x), np.float64) for x in (s, t))
+        start, end = (_host_times(x, name).reshape(np.shape(x)) for x, name in ((s, "s"), (t, "t")))
+        n = self.shape[0]
+        for x, name in ((start, "s"), (end, "t")):
+            if x.shape not in ((), (n,)):
+                raise ValueError(f"{name}: expected a float or shape ({n},), got {x.shape}")
         if np.any(start > end):
             raise ValueError(f"s: expected s <= t, got s = {s}, t = {t}")
         if start.ndim == 0 and end.ndim == 0:
@@ -629,7 +649,6 @@ class FractionalBrownianTree(_Times):
             self._check_times(grid, "s, t")
             both = self._values(grid)
             return Increment(float(end - start), both[1] - both[0], None, None)
-        n = self.shape[0]
         w = self.value(np.broadcast_to(end, (n,))) - self.value(np.broadcast_to(start, (n,)))
         dt = self.driver._framework.asarray((end - start).astype(self.dtype), self.device)
         return Increment(dt, w, None, None)
@@ -648,7 +667,10 @@ class FractionalBrownianTree(_Times):
         """
         grid = self._grid(ts)
         values = self._values(grid)
-        return Increment(np.diff(grid).astype(self.dtype), values[1:] - values[:-1], None, None)
+        dt = np.diff(grid).astype(self.dtype)
+        return Increment(
+            self.driver._framework.asarray(dt, self.device), values[1:] - values[:-1], None, None
+        )
 
 
 def _unit_variance(hurst: float, kind: str) -> float:

@@ -273,8 +273,8 @@ MK_HD uint64_t node_at(uint64_t leaf, int level, int depth) {
 }
 MK_HD bool goes_right(uint64_t leaf, int level, int depth) { return ((leaf >> (depth - 1 - level)) & 1) != 0; }
 
-// Both ends in one leaf. The two cuts share the leaf's normals, so increments of W stay additive and shrink with the gap, and
-// so do the areas unless the gap is short (b < 1/8); the law is exact only for gaps of at least a leaf. In double, by lane.
+// Both ends in one leaf. The two cuts share the leaf's normals, so W stays additive and shrinks with the gap, and H and K
+// follow Chen's relation unless they are cut off; the law is exact only for gaps of at least a leaf. In double, by lane.
 template <int M>
 MK_HD Piece<double, double> inside_leaf(const Cell<double>& c, double h, const QueryPlan& q, Normals3<double> z) {
   Piece<double, double> left, right;
@@ -290,13 +290,11 @@ MK_HD Piece<double, double> inside_leaf(const Cell<double>& c, double h, const Q
   double a = q.x_s / q.x_t, b = (q.x_t - q.x_s) / q.x_t;
   Piece<double, double> out = rest_after<double, double, M>(whole, to_s, a, b);
   out.h = (q.x_t - q.x_s) * h;
-  if (b < 0.125) {
-    // One set of normals does not make a path with consistent areas at two points, so the inverse relation gives areas
-    // that do not vanish with the gap (H like 1, K like 1/b). Let them vanish; W needs no help.
-    out.H = out.H * (64.0 * b * b);
-    out.K = out.K * (64.0 * b * b);
-  }
-  if (b < 7.62939453125e-06) out.H = out.K = 0.0;  // 2^-17: rounding would be all that is left
+  // One set of normals does not make a path with consistent areas at two points: for short gaps the inverse relation gives
+  // areas (K above all) larger than any path has. Cut off at 64 standard deviations, K is at most of the size of W.
+  double most_H = 64.0 * Ops<double>::sqrt(out.h * (1.0 / 12.0)), most_K = 64.0 * Ops<double>::sqrt(out.h * (1.0 / 720.0));
+  out.H = out.H > most_H ? most_H : out.H < -most_H ? -most_H : out.H;
+  out.K = out.K > most_K ? most_K : out.K < -most_K ? -most_K : out.K;
   return out;
 }
 

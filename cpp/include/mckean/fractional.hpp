@@ -87,10 +87,13 @@ struct FractionalState {
   }
 };
 
-// All times of one register of lanes, in order; emit(i, value) receives the i-th. Times are non-decreasing.
-template <class V, class Emit>
+constexpr uint64_t leaves_between_ticks = 1 << 14;
+
+// All times of one register of lanes, in order; emit(i, value) receives the i-th. Times are non-decreasing. tick() is called
+// now and then: a walk may take long.
+template <class V, class Emit, class Tick>
 MK_HD void fractional_walk(const FractionalArgs& a, typename Ops<V>::W lane_lo, typename Ops<V>::W lane_hi,
-                           const double* ts, int64_t n_times, const double* partial, Emit&& emit) {
+                           const double* ts, int64_t n_times, const double* partial, Emit&& emit, Tick&& tick) {
   using T = typename Ops<V>::T;
   const TreeArgs& tree = a.tree;
   LeafWalk<V> walk;
@@ -108,7 +111,7 @@ MK_HD void fractional_walk(const FractionalArgs& a, typename Ops<V>::W lane_lo, 
       if (!have_cell) cell = walk.leaf(done);
       state.advance(a.leaf, cell);
       have_cell = false;
-      ++done;
+      if (++done % leaves_between_ticks == 0) tick();
     }
     if (x == 0.0) {
       emit(i, state.value(a.weight));

@@ -11,7 +11,7 @@ import numpy as np
 from mckean._array import as_input, as_match, check_finite, to_numpy
 from mckean._dispatch import executor
 from mckean._errors import as_seed, positive
-from mckean.samplers._parts import Noise, Target, starting_points
+from mckean.samplers._parts import PROPOSAL_STREAM, Noise, Target, starting_points
 from mckean.stepping import _combine_checked
 
 __all__ = ["MALA", "Langevin", "LangevinState", "MALAState"]
@@ -111,6 +111,7 @@ class Langevin:
                 [x.data, g.data],
                 noise=self._scale,
                 seed=state.seed,
+                stream=PROPOSAL_STREAM,
                 counter=state.step,
             )
         else:
@@ -212,7 +213,13 @@ class MALA:
         g = as_match(state.grad, "state.grad", x, "state.x")
         density = as_match(state.log_density, "state.log_density", x, "state.x", shape=x.shape[:1])
         proposal = _combine_checked(
-            x, self._table, [x.data, g.data], noise=self._scale, seed=state.seed, counter=state.step
+            x,
+            self._table,
+            [x.data, g.data],
+            noise=self._scale,
+            seed=state.seed,
+            stream=PROPOSAL_STREAM,
+            counter=state.step,
         )[0].result()
         y = as_input(proposal, "proposal")
         g_y = self._target.gradient(proposal, x)

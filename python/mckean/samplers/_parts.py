@@ -10,7 +10,10 @@ from mckean._array import Input, as_input, as_match, check_finite
 from mckean._dispatch import executor
 from mckean.brownian import BrownianTree
 
-__all__ = ["Noise", "Target", "starting_points"]
+__all__ = ["PROPOSAL_STREAM", "Noise", "Target", "starting_points"]
+
+# The noise of fused steps has a stream of its own: users draw starting points from stream 0, often of the same seed.
+PROPOSAL_STREAM = 0x70726F706F73616C  # "proposal"
 
 
 def starting_points(x0: Any) -> Input:

@@ -41,7 +41,7 @@ struct Allocation {
 void check_device(int device) {
   std::string why = mk::cuda::device_status();
   if (!why.empty()) throw std::runtime_error(why);
-  if (device < 0 || device >= static_cast<int>(mk::cuda::devices().size()))
+  if (device < 0 || device >= mk::cuda::device_count())
     throw std::invalid_argument("device: no CUDA device " + std::to_string(device));
 }
 
@@ -123,7 +123,8 @@ nb::list devices() {
 NB_MODULE(_cuda, m) {
   nb::set_leak_warnings(false);  // objects alive at interpreter exit are not leaks worth a report to users
   m.def("device_status", &mk::cuda::device_status, "Empty, or why no CUDA device can be used.");
-  m.def("devices", &devices);
+  m.def("device_count", &mk::cuda::device_count);
+  m.def("devices", &devices, nb::sig("def devices() -> list[dict[str, int | str]]"));
   m.def("empty", &empty, "shape"_a, "dtype"_a, "device_index"_a = 0, "queue"_a = 0,
         "Uninitialised device memory, freed on `queue`.");
   bind_memory<float>(m);

@@ -20,10 +20,15 @@ std::string device_status() {
   return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
+int device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 std::vector<DeviceInfo> devices() {
   std::vector<DeviceInfo> found;
-  int count = 0, driver = 0, runtime = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) return found;
+  int count = device_count(), driver = 0, runtime = 0;
+  if (count == 0) return found;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
   for (int i = 0; i < count; ++i) {

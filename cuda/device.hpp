@@ -22,6 +22,8 @@ void check(cudaError_t error, const char* what);
 // Empty, or why no device can be used.
 std::string device_status();
 
+int device_count();  // 0 where device_status() is not empty
+
 struct DeviceInfo {
   int index;
   std::string name;
@@ -30,7 +32,7 @@ struct DeviceInfo {
   int multiprocessors;
   int driver, runtime;  // CUDA versions, 13000 for 13.0
 };
-std::vector<DeviceInfo> devices();
+std::vector<DeviceInfo> devices();  // milliseconds a device: not for every call
 
 // While it lives, the calling thread's current device is the one that owns `memory` (or has the given number); then the one
 // before is current again. Streams belong to a device, so every launch and every allocation happens under one of these.

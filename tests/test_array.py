@@ -229,8 +229,8 @@ def test_unusable_cuda_module_says_why(monkeypatch):
         def device_status(self):
             return self.reason
 
-        def devices(self):
-            return [{}]
+        def device_count(self):
+            return 1
 
     monkeypatch.setattr(_dispatch, "_cuda", lambda: (Fake(), ""))
     with pytest.raises(mk.DeviceError, match="no driver"):

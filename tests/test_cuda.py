@@ -568,12 +568,17 @@ def test_work_waits_for_the_stream_it_is_on():
         pytest.skip("torch: no CUDA")
     x = torch.zeros((1 << 20, 4), device="cuda")
     stream = torch.cuda.Stream()
-    torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(50_000_000)
+
+    def queue_up(cycles):
+        torch.cuda._sleep(cycles)
         x.fill_(3.0)
-        y = mk.combine([2.0], [x])
-        z = mk.random.normal(1, 1 << 20, like=x)
+        return mk.combine([2.0], [x]), mk.random.normal(1, 1 << 20, like=x)
+
+    with torch.cuda.stream(stream):
+        queue_up(1)  # loads kernels and takes memory, both of which may wait
+        x.zero_()
+        stream.synchronize()
+        y, z = queue_up(100_000_000)
         still_busy = not stream.query()
     stream.synchronize()
     assert still_busy

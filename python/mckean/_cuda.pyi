@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 def device_status() -> str:
     """Empty, or why no CUDA device can be used."""
 
-def devices() -> list: ...
+def device_count() -> int: ...
+
+def devices() -> list[dict[str, int | str]]: ...
 
 def empty(shape: Sequence[int], dtype: str, device_index: int = 0, queue: int = 0) -> object:
     """Uninitialised device memory, freed on `queue`."""

@@ -82,7 +82,7 @@ def executor(device: str) -> Any:
     reason = reason or module.device_status()
     if reason:
         raise DeviceError(f"device {device!r} is not available: {reason}")
-    found = len(module.devices())
+    found = module.device_count()
     if index >= found:
         raise DeviceError(f"device {device!r} is not available: found {found} CUDA device(s)")
     return module

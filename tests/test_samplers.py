@@ -538,7 +538,9 @@ def test_starting_points_of_the_same_seed_are_independent_of_the_noise(method):
 @pytest.mark.parametrize("scheme", ["quicsort", "should", "align", "baoab"])
 def test_a_target_that_reuses_its_memory_is_refused(scheme):
     buffer = np.empty((3, 2))
-    chain = mk.samplers.UnderdampedLangevin(lambda x: np.negative(x, out=buffer), 0.1, scheme=scheme)
+    chain = mk.samplers.UnderdampedLangevin(
+        lambda x: np.negative(x, out=buffer), 0.1, scheme=scheme
+    )
     with pytest.raises(ValueError, match="^grad_log_density: expected a new array"):
         state = chain.init(np.ones((3, 2)))
         for _ in range(2):

@@ -303,7 +303,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"method": Counting(2.0)}, "a different settings of the method"),
+        ({"method": Counting(2.0)}, "a different setting of the method"),
         ({"method": mk.samplers.Langevin(gradient, 0.1)}, "a different method"),
         ({"x0": np.ones((2, 2))}, "a different x0"),
         ({"x0": np.zeros((2, 2), np.float32)}, "a different x0"),
@@ -482,7 +482,7 @@ def test_checkpoint_knows_trees_and_private_settings(tmp_path):
     x0 = np.ones((2, 2))
     mk.run(chain(tree[:2]), x0, 5, progress=False, checkpoint=path)
     mk.run(chain(tree[:2]), x0, 8, progress=False, checkpoint=path)
-    with pytest.raises(mk.CheckpointError, match="settings"):
+    with pytest.raises(mk.CheckpointError, match="setting of"):
         mk.run(chain(tree[2:]), x0, 9, progress=False, checkpoint=path)
 
     class Private:
@@ -494,7 +494,7 @@ def test_checkpoint_knows_trees_and_private_settings(tmp_path):
 
     other = tmp_path / "other.npz"
     mk.run(mk.samplers.Langevin(Private(1.0), 0.1), x0, 5, progress=False, checkpoint=other)
-    with pytest.raises(mk.CheckpointError, match="settings"):
+    with pytest.raises(mk.CheckpointError, match="setting of"):
         mk.run(mk.samplers.Langevin(Private(2.0), 0.1), x0, 6, progress=False, checkpoint=other)
 
 

@@ -533,3 +533,21 @@ def test_starting_points_of_the_same_seed_are_independent_of_the_noise(method):
     want = (1 - h) ** 2 + 2 * h if method == "langevin" else 1.0
     tolerance = 6 * want * math.sqrt(2 / n) + (1e-3 if method == "underdamped" else 0.0)
     assert abs(float(x.var()) - want) < tolerance
+
+
+@pytest.mark.parametrize("scheme", ["quicsort", "should", "align", "baoab"])
+def test_a_target_that_reuses_its_memory_is_refused(scheme):
+    buffer = np.empty((3, 2))
+    chain = mk.samplers.UnderdampedLangevin(
+        lambda x: np.negative(x, out=buffer), 0.1, scheme=scheme
+    )
+    with pytest.raises(ValueError, match="^grad_log_density: expected a new array"):
+        state = chain.init(np.ones((3, 2)))
+        for _ in range(2):
+            state = chain.step(state)
+
+
+def test_a_tree_coarser_than_the_step_is_refused():
+    tree = mk.BrownianTree(0, (3, 2), tol=0.5, levy_area="space-time-time")
+    with pytest.raises(ValueError, match="^noise: expected a tree with tol"):
+        mk.samplers.UnderdampedLangevin(np.negative, 0.1, noise=tree)

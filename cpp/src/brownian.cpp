@@ -163,14 +163,16 @@ void tree_increments<double>(const TreeArgs& tree, const double* ts, int64_t n_t
 template <>
 void fractional_values<float>(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial,
                               float* out, Queue) {
-  parallel_for(args.tree.paths * args.tree.dim, 64,
-               [&](int64_t a, int64_t b) { brownian_table().fractional_f32(args, ts, n_times, partial, a, b, out, poll_inside_chunk); });
+  parallel_for(args.tree.paths * args.tree.dim, 64, [&](int64_t a, int64_t b) {
+    brownian_table().fractional_f32(args, ts, n_times, partial, a, b, out, poll_inside_chunk);
+  });
 }
 template <>
 void fractional_values<double>(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial,
                                double* out, Queue) {
-  parallel_for(args.tree.paths * args.tree.dim, 64,
-               [&](int64_t a, int64_t b) { brownian_table().fractional_f64(args, ts, n_times, partial, a, b, out, poll_inside_chunk); });
+  parallel_for(args.tree.paths * args.tree.dim, 64, [&](int64_t a, int64_t b) {
+    brownian_table().fractional_f64(args, ts, n_times, partial, a, b, out, poll_inside_chunk);
+  });
 }
 
 }  // namespace cpu

@@ -29,14 +29,14 @@ def _bench(family: str, rest: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    parser = argparse.ArgumentParser(prog="mckean", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mckean", description="Command line of mckean.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="version, instruction set, threads, CUDA devices")
     demo = commands.add_parser("demo", help="draw a posterior on real data, with a picture")
     demo.add_argument("name", nargs="?", default="posterior", choices=["posterior"])
     demo.add_argument("--output", default="demo", help="folder for the picture (default: demo)")
     demo.add_argument("--chains", type=int, default=1000)
-    demo.add_argument("--steps", type=int, default=840)
+    demo.add_argument("--steps", type=int, default=1640)
     bench = commands.add_parser(
         "bench", help="our figures beside the peers'; further options go to the bench"
     )
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(mckean.info())
         return 0
     if arguments.command == "demo":
+        if arguments.chains < 2 or arguments.steps < 50:
+            parser.error("demo: expected at least 2 chains and 50 steps")
         from mckean import _demo
 
         return _demo.posterior(

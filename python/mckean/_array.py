@@ -481,6 +481,10 @@ def like(x: Any) -> tuple[Framework, str]:
                 f"like: expected an array or one of {', '.join(FRAMEWORKS)}, got {x!r}"
             )
         return FRAMEWORKS[x], "cuda:0" if x == "cupy" else "cpu"
+    if isinstance(x, (bool, int, float)):
+        raise TypeError(
+            f"like: expected an array or the name of a framework, got {type(x).__name__}"
+        )
     framework = framework_of(x)
     return framework, framework.device(x, "like")
 

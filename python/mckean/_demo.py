@@ -42,7 +42,7 @@ def _data() -> tuple[Any, ...]:
     )
 
 
-def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 840) -> int:
+def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 1640) -> int:
     """Draw the posterior, print a table, write ``posterior.png`` into `folder`; return the exit status."""
     try:
         import arviz

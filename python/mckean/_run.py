@@ -250,6 +250,10 @@ def run(
     checkpoint_every = positive(checkpoint_every, "checkpoint_every")
     if burn_in > n_steps:
         raise ValueError(f"burn_in: expected at most n_steps={n_steps}, got {burn_in}")
+    if isinstance(method, type):
+        raise TypeError(f"method: expected an object, got the class {method.__name__}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function, got {type(callback).__name__}")
     for name in ("init", "step"):
         if not callable(getattr(method, name, None)):
             raise TypeError(
@@ -553,7 +557,7 @@ def _identity(method: Any, x0: _array.Input, seed: int, burn_in: int, thin: int)
     kind = type(method)
     return {
         "method": f"{kind.__module__}.{kind.__qualname__}",
-        "settings of the method": _digest(config),
+        "setting of the method": _digest(config),
         "x0": _digest(x0.array),
         "framework": x0.framework.name,
         "device": x0.device.partition(":")[0],
@@ -637,11 +641,13 @@ def _resume(
             if theirs[key] != ours:
                 detail = "" if len(str(ours)) == 64 else f" (there {theirs[key]!r}, here {ours!r})"
                 raise CheckpointError(
-                    f"{os.fspath(path)}: the checkpoint was made with a different {key}{detail}"
+                    f"{os.fspath(path)}: the checkpoint was made with a different {key}{detail}; "
+                    "name another file, or delete this one to start afresh"
                 )
         if step > n_steps:
             raise CheckpointError(
-                f"{os.fspath(path)}: the checkpoint is at step {step}, beyond n_steps={n_steps}"
+                f"{os.fspath(path)}: the checkpoint is at step {step}, beyond n_steps={n_steps}; "
+                f"ask for at least {step} steps"
             )
         trace.unpack(arrays, saved)
         x0 = trace._x0

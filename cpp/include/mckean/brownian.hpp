@@ -292,7 +292,8 @@ MK_HD Piece<double, double> inside_leaf(const Cell<double>& c, double h, const Q
   out.h = (q.x_t - q.x_s) * h;
   // One set of normals does not make a path with consistent areas at two points: for short gaps the inverse relation gives
   // areas (K above all) larger than any path has. Cut off at 64 standard deviations, K is at most of the size of W.
-  double most_H = 64.0 * Ops<double>::sqrt(out.h * (1.0 / 12.0)), most_K = 64.0 * Ops<double>::sqrt(out.h * (1.0 / 720.0));
+  double most_H = 64.0 * Ops<double>::sqrt(out.h * (1.0 / 12.0)),
+         most_K = 64.0 * Ops<double>::sqrt(out.h * (1.0 / 720.0));
   out.H = out.H > most_H ? most_H : out.H < -most_H ? -most_H : out.H;
   out.K = out.K > most_K ? most_K : out.K < -most_K ? -most_K : out.K;
   return out;

@@ -222,7 +222,7 @@ class MALA:
             counter=state.step,
         )[0].result()
         y = as_input(proposal, "proposal")
-        g_y = self._target.gradient(proposal, x)
+        g_y = self._target.gradient(proposal, x, held=[g])
         density_y = self._target.log_density(proposal, x)
 
         def empty(shape: tuple[int, ...], dtype: str) -> Any:

@@ -4,6 +4,7 @@ from."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from mckean._array import Input, as_input, as_match, check_finite
@@ -47,8 +48,15 @@ class Target:
             )
         self._gradient, self._density = gradient, density
 
-    def gradient(self, x: Any, like: Input) -> Input:
-        return as_match(self._gradient(x), "grad_log_density", like, "x")
+    def gradient(self, x: Any, like: Input, held: Sequence[Input] = ()) -> Input:
+        """The gradient at `x`; `held` are earlier ones still in use, which it must not overwrite."""
+        g = as_match(self._gradient(x), "grad_log_density", like, "x")
+        address = g.framework.address
+        if any(address(g.data) == address(h.data) for h in held):
+            raise ValueError(
+                "grad_log_density: expected a new array from each call, got the same memory twice"
+            )
+        return g
 
     def log_density(self, x: Any, like: Input) -> Input:
         assert self._density is not None
@@ -76,6 +84,11 @@ class Noise:
             raise ValueError(
                 f"noise: expected 'tree', 'counter' or an object with increment(s, t), "
                 f"got {source!r}"
+            )
+        tol = getattr(source, "tol", None)
+        if isinstance(tol, float) and tol > step * (1 + 1e-9):
+            raise ValueError(
+                f"noise: expected a tree with tol <= step = {step:.4g}, got tol = {tol:.4g}"
             )
         self.source, self._h, self._count = source, step, count
         # Named sources give unit-time noise: the leaves of a tree over [0, 2^30] are then exactly
@@ -108,6 +121,10 @@ class Noise:
             s, t = t0 + step * self._h, t0 + (step + 1) * self._h
             if t1 < t <= t1 + 1e-6 * self._h:  # k h may round to just beyond the end
                 t = t1
+            if t > t1:
+                raise ValueError(
+                    f"noise: expected a path that reaches t = {t:.6g} (step {step + 1}), got t1 = {t1}"
+                )
             increment = self.source.increment(s, t)
         data = []
         for name in self._names[: self._count]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import as_input, as_match, check_finite
+from mckean._array import Input, as_input, as_match, check_finite
 from mckean._errors import as_seed, nonnegative, one_of, positive
 from mckean.samplers._parts import Noise, Target, starting_points
 from mckean.samplers._schemes import SCHEMES, plan
@@ -175,8 +175,10 @@ class UnderdampedLangevin:
         p = self._plan
         x = as_input(state.x, "state.x", shape=("n", "d"))
         known = {"x": x.data, "v": as_match(state.v, "state.v", x, "state.x").data}
+        held: list[Input] = []
         if self._fsal:
-            known["g0"] = as_match(state.grad, "state.grad", x, "state.x").data
+            held.append(as_match(state.grad, "state.grad", x, "state.x"))
+            known["g0"] = held[0].data
         if "W" in p.base_names or "H" in p.base_names or "K" in p.base_names:
             known.update(zip("WHK", self._noise.draw(x, state.seed, state.step), strict=False))
         rows = _combine_checked(x, p.base, [known[name] for name in p.base_names])
@@ -188,7 +190,7 @@ class UnderdampedLangevin:
                 data = [stage.data, *(g.data for g in gradients)]
                 _combine_checked(x, update, data, outs=[stage])
             position = stage.result()
-            gradients.append(self._target.gradient(position, x))
+            gradients.append(self._target.gradient(position, x, held=held + gradients))
         if p.final_names:
             data = [*(row.data for row in last), *(gradients[i].data for i in p.final_names)]
             _combine_checked(x, p.final_update, data, outs=last)

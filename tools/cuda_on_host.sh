@@ -16,7 +16,7 @@ rm -f $folder/stage/mckean/_c*.so
 cp $folder/_c*.so $folder/stage/mckean/
 [ $# -gt 0 ] || set -- tests/test_cuda.py
 # An editable install of mckean would shadow the staged package by its import hook: drop the hook.
-MCKEAN_STAGE=$PWD/$folder/stage exec "$python" -c '
+MCKEAN_STAGE=$PWD/$folder/stage PYTHONPATH=$PWD/$folder/stage exec "$python" -c '
 import os, sys
 sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
 sys.path.insert(0, os.environ["MCKEAN_STAGE"])

@@ -466,7 +466,7 @@ def test_bad_queries():
 
 def test_incomplete_gamma_against_scipy():
     special = pytest.importorskip("scipy.special")
-    from mckean.brownian import _gamma_p, _scaled_gamma_q
+    from mckean._fractional import _gamma_p, _scaled_gamma_q
 
     for a in (0.6, 1.0, 1.4, 2.4):
         for x in (1e-6, 1e-3, 0.5, 2.0, 10.0, 31.0, 500.0):

@@ -12,6 +12,7 @@ from mckean import _array
 from mckean._dispatch import carrier, executor, parse_device
 from mckean._errors import as_count, as_real, as_seed, one_of, positive
 from mckean._exponential import ou_noise_weights
+from mckean._fractional import fractional_weights, unit_variance
 
 __all__ = ["BrownianTree", "FractionalBrownianTree", "Increment"]
 
@@ -64,6 +65,10 @@ def _host_times(t: Any, name: str) -> np.ndarray[Any, Any]:
         raise TypeError(f"{name}: expected times, {error}") from None
 
 
+def _is_single(t: Any) -> bool:
+    return str(getattr(t, "dtype", "")).endswith("float32")
+
+
 class _Times:
     """The interval of a tree and the checks of times against it."""
 
@@ -99,7 +104,7 @@ class _Times:
             raise ValueError(
                 f"ts: expected a one-dimensional, non-empty array, got shape {grid.shape}"
             )
-        self._check_times(grid, "ts", single=str(getattr(ts, "dtype", "")).endswith("float32"))
+        self._check_times(grid, "ts", single=_is_single(ts))
         if (np.diff(grid) < 0).any():
             at = int(np.argmax(np.diff(grid) < 0))
             raise ValueError(
@@ -324,10 +329,10 @@ class BrownianTree(_Times):
         ]
         arrays += [np.asarray(x) for x in (s, t) if isinstance(x, (list, tuple))]
         if not arrays:
-            single = [str(getattr(x, "dtype", "")).endswith("float32") for x in (s, t)]
+            singles = _is_single(s), _is_single(t)
             s, t = as_real(s, "s"), as_real(t, "t")
-            self._check_time(s, "s", single=single[0])
-            self._check_time(t, "t", single=single[1])
+            self._check_time(s, "s", single=singles[0])
+            self._check_time(t, "t", single=singles[1])
             if s > t:
                 raise ValueError(f"s: expected s <= t = {t}, got {s}")
             return self._shared(s, t)
@@ -339,7 +344,6 @@ class BrownianTree(_Times):
         known: list[np.ndarray[Any, Any]] = []
         data: list[Any] = []
         for x, name in ((s, "s"), (t, "t")):
-            single = [str(getattr(x, "dtype", "")).endswith("float32")]
             if not isinstance(x, (list, tuple)) and getattr(x, "ndim", 0) == 0:
                 host = np.full(n, as_real(x, name))
             else:
@@ -355,7 +359,7 @@ class BrownianTree(_Times):
                     data.append(given.data)
                     continue
                 host = np.ascontiguousarray(_array.to_numpy(given.array), np.float64)
-            self._check_times(host, name, single=single[0])
+            self._check_times(host, name, single=_is_single(x))
             known.append(host)
             times.append(host if self.device == "cpu" else home.asarray(host, self.device))
             data.append(home.native(times[-1], self.device))
@@ -563,7 +567,7 @@ class FractionalBrownianTree(_Times):
             self.hurst, length, self.rates, self.kind
         )
         if normalized:
-            self.weights = self.weights / math.sqrt(_unit_variance(self.hurst, self.kind))
+            self.weights = self.weights / math.sqrt(unit_variance(self.hurst, self.kind))
         self._scale = math.sqrt(length)
         self._leaf = self._step_weights(np.array([self.tol]))[0]
         self._past: np.ndarray[Any, Any] | None = None
@@ -671,85 +675,3 @@ class FractionalBrownianTree(_Times):
         return Increment(
             self.driver._framework.asarray(dt, self.device), values[1:] - values[:-1], None, None
         )
-
-
-def _unit_variance(hurst: float, kind: str) -> float:
-    """Variance at time 1 of the process the weights approximate."""
-    if kind == "II":
-        return 1.0 / (2.0 * hurst * math.gamma(hurst + 0.5) ** 2)
-    return 1.0 / (math.gamma(2.0 * hurst + 1.0) * math.sin(math.pi * hurst))
-
-
-def _gamma_p(a: float, x: float) -> float:
-    """Regularised lower incomplete gamma function, by its series or its continued fraction."""
-    if x <= 0.0:
-        return 0.0
-    front = math.exp(a * math.log(x) - x - math.lgamma(a + 1.0))
-    if x < a + 1.0:
-        term = total = 1.0
-        k = 0
-        while abs(term) > 1e-17 * total:
-            k += 1
-            term *= x / (a + k)
-            total += term
-        return front * total
-    return 1.0 - math.exp(-x) * _scaled_gamma_q(a, x)
-
-
-def _scaled_gamma_q(a: float, x: float) -> float:
-    """exp(x) Q(a, x), Q the regularised upper incomplete gamma function; no overflow for large x."""
-    if x < a + 1.0:
-        return math.exp(x) * (1.0 - _gamma_p(a, x))
-    # Legendre's continued fraction, evaluated by the modified Lentz algorithm.
-    tiny = 1e-300
-    b = x + 1.0 - a
-    c, d = 1.0 / tiny, 1.0 / b
-    h = d
-    for i in range(1, 500):
-        an = -i * (i - a)
-        b += 2.0
-        d = 1.0 / (an * d + b or tiny)
-        c = b + an / c or tiny
-        h *= d * c
-        if abs(d * c - 1.0) < 1e-16:
-            break
-    return math.exp(a * math.log(x) - math.lgamma(a)) * h
-
-
-def fractional_weights(
-    hurst: float, length: float, rates: np.ndarray[Any, Any], kind: str
-) -> tuple[np.ndarray[Any, Any], float]:
-    """Weights of the driving path (``rates[0] == 0``) and of the processes, and the relative error."""
-    a, T = hurst + 0.5, length
-    g = rates[1:]
-    n = len(rates)
-    A = np.empty((n, n))
-    b = np.empty(n)
-    one_minus = -np.expm1(-g * T)
-    A[0, 0] = T * T / 2.0
-    A[0, 1:] = A[1:, 0] = (T - one_minus / g) / g
-    b[0] = T ** (a + 1.0) / math.gamma(a + 2.0)
-    sums = g[:, None] + g[None, :]
-    if kind == "II":
-        A[1:, 1:] = (T + np.expm1(-sums * T) / sums) / sums
-        for k, rate in enumerate(g):
-            x = rate * T
-            b[k + 1] = T * rate**-a * _gamma_p(a, x) - a * rate ** -(a + 1.0) * _gamma_p(a + 1.0, x)
-    else:
-        decay = one_minus / g
-        A[1:, 1:] = (2.0 * T - decay[:, None] - decay[None, :]) / sums
-        for k, rate in enumerate(g):
-            x = rate * T
-            b[k + 1] = (
-                2.0 * T * rate**-a
-                + rate ** -(a + 1.0) * (math.exp(-x) - _scaled_gamma_q(a, x))
-                - T**a / (rate * math.gamma(a + 1.0))
-            )
-    # Columns of very different size: balance them first, then cut at rounding.
-    scale = 1.0 / np.sqrt(np.diag(A))
-    weights = (
-        scale * np.linalg.lstsq(A * scale[:, None] * scale[None, :], b * scale, rcond=1e-15)[0]
-    )
-    whole = T ** (2.0 * hurst + 1.0) / (2.0 * hurst + 1.0) * _unit_variance(hurst, kind)
-    left = whole - 2.0 * float(weights @ b) + float(weights @ A @ weights)
-    return weights, math.sqrt(max(left, 0.0) / whole)

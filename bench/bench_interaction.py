@@ -183,13 +183,15 @@ class Bench:
         return found
 
     def wanted(
-        self, peer: str, rates: dict[str, float], n: int, threads: int, limit: float
-    ) -> bool:
-        """Whether a peer of known rates is near the fastest, and quick enough for another cell."""
-        best = max((rates[p] for p in self.peers if p in rates), default=0.0)
-        mine = rates.get(peer, 0.0)
-        seconds = limit if mine == best else self.args.budget / 2
-        return mine > 0 and SLOW * mine > best and n * n < seconds * threads * mine
+        self, offered: list[str], rates: dict[str, float], n: int, threads: int, limit: float
+    ) -> Iterator[str]:
+        """Those of the peers offered whose known rate is near the fastest, and enough for another cell."""
+        best = max((rates.get(p, 0.0) for p in offered), default=0.0)
+        for p in offered:
+            mine = rates.get(p, 0.0)
+            seconds = limit if mine == best else self.args.budget / 2
+            if SLOW * mine > best and n * n < seconds * threads * mine:
+                yield p
 
     def cell(
         self, op: str, kernel: str, d: int, dtype: str, threads: int, sizes: list[int]
@@ -202,10 +204,10 @@ class Bench:
             limit = self.args.budget * (1 if n > LARGE else 2)
             row: dict[str, Any] = {"kernel": kernel, "d": d, "n": n}
             found: dict[str, dict[str, Any]] = {}
-            for p in (p for p in self.peers if offers(p, op, kernel, n)):
-                if fresh or self.wanted(p, rates, n, threads, limit):
-                    result = self.peer(p, op, kernel, n, d, dtype, threads, limit)
-                    found |= {p: result} if result else {}
+            offered = [p for p in self.peers if offers(p, op, kernel, n)]
+            for p in offered if fresh else self.wanted(offered, rates, n, threads, limit):
+                result = self.peer(p, op, kernel, n, d, dtype, threads, limit)
+                found |= {p: result} if result else {}
             late = time.perf_counter() > self.until
             if not late and n * n <= limit * threads * rates.get("mckean", np.inf):
                 x, y, w = points(n, n, d, dtype)

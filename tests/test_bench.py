@@ -97,15 +97,17 @@ def test_peers_of_the_interaction_sums_solve_the_same_problem(peer, op, kernel, 
 def test_interaction_bench_leaves_out_what_would_take_too_long(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     bench = importlib.import_module("bench_interaction")
-    # 1e9 pairs at 3e8 a second are within four seconds for the fastest peer, not within two for the other
-    args = SimpleNamespace(peer=["numpy", "jax", "scipy"], budget=4.0, minutes=1.0)
-    run = bench.Bench(args, None)
+    run = bench.Bench(
+        SimpleNamespace(peer=["numpy", "jax", "scipy"], budget=4.0, minutes=1.0), None
+    )
     rates = {"mckean": 1e9, "jax_block": 3e8, "numpy_block": 2e8, "scipy_cdist": 5e7}
-    wanted = {
-        n: [p for p in run.peers if run.wanted(p, rates, n, 1, 4.0)]
-        for n in (1_000, 30_000, 100_000)
-    }
-    assert wanted == {1_000: ["numpy_block", "jax_block"], 30_000: ["jax_block"], 100_000: []}
+    for n, limit, expected in [
+        (1_000, 8.0, ["numpy_block", "jax_block"]),
+        (30_000, 4.0, ["jax_block"]),  # 9e8 pairs: three seconds, and more than two for numpy
+        (100_000, 4.0, []),
+    ]:
+        assert list(run.wanted(run.peers, rates, n, 1, limit)) == expected
+    assert list(run.wanted(["scipy_cdist"], rates, 1_000, 1, 8.0)) == ["scipy_cdist"]
 
 
 def test_bound_of_the_interaction_bench_is_the_published_model(monkeypatch):

@@ -293,9 +293,12 @@ __global__ void __launch_bounds__(pair_threads)
     for (int q = 0; q < Q; ++q) {
       const Quad<T> v = weights[q][threadIdx.x];
 #pragma unroll
-      for (int r = 0; r < micro; ++r)
+      for (int r = 0; r < micro; ++r) {
+        T part = T(0);
 #pragma unroll
-        for (int c = 0; c < micro; ++c) run[q][r] = run[q][r] + k[r][c] * v.v[c];
+        for (int c = 0; c < micro; ++c) part = part + k[r][c] * v.v[c];
+        run[q][r] = run[q][r] + part;
+      }
     }
     if (++tiles % run_tiles != 0 && col + tile_size < b.end) continue;
 #pragma unroll
@@ -407,8 +410,10 @@ __global__ void __launch_bounds__(pair_threads)
 #pragma unroll
       for (int r = 0; r < micro; ++r) {
         const T from = e.use_x * x.v[r];
+        T part = T(0);
 #pragma unroll
-        for (int c = 0; c < micro; ++c) run[d][r] = run[d][r] + k[r][c] * (from - e.use_y * y.v[c]);
+        for (int c = 0; c < micro; ++c) part = part + k[r][c] * (from - e.use_y * y.v[c]);
+        run[d][r] = run[d][r] + part;
       }
     }
     if (++tiles % run_tiles != 0 && col + tile_size < b.end) continue;
@@ -566,11 +571,15 @@ __global__ void __launch_bounds__(pair_threads)
         }
         const T under = finite_top(top[r]);
 #pragma unroll
-        for (int c = 0; c < micro; ++c) {
-          T f = exp2_small<T>(l[r][c] - under);
-          run[0][r] = run[0][r] + f;
+        for (int c = 0; c < micro; ++c) l[r][c] = exp2_small<T>(l[r][c] - under);
+        run[0][r] = run[0][r] + ((l[r][0] + l[r][1]) + (l[r][2] + l[r][3]));
 #pragma unroll
-          for (int q = 0; q < Q; ++q) run[1 + q][r] = run[1 + q][r] + f * values[q][threadIdx.x].v[c];
+        for (int q = 0; q < Q; ++q) {
+          const Quad<T> v = values[q][threadIdx.x];
+          T part = T(0);
+#pragma unroll
+          for (int c = 0; c < micro; ++c) part = part + l[r][c] * v.v[c];
+          run[1 + q][r] = run[1 + q][r] + part;
         }
       }
       if (++summed % run_tiles != 0 && !(t + 1 == a.terms && col + tile_size >= b.end)) continue;

@@ -4,13 +4,13 @@ Runs with a device. tools/cuda_on_host.sh tests/test_cuda_interaction.py runs it
 CPU.
 """
 
+import importlib
 import warnings
 
 import numpy as np
 import pytest
 import reference_interaction as ref
 
-import mckean as mk
 from mckean import _core
 from mckean import kernels as ks
 from mckean.interaction import _sums
@@ -76,12 +76,12 @@ class Device:
         own = self.x.ndim == 3 and w.ndim > 1
         return w, w.shape[-1] if w.ndim == (3 if own else 2) else 1, own
 
-    def tail(self, w):
-        return () if w is None or w.ndim == 1 else w.shape[-1:]
+    def shape(self, w):
+        """Of a sum with these weights."""
+        return self.x.shape[:-1] + (() if w is None or w.ndim < self.x.ndim else w.shape[-1:])
 
     def sum(self, w=None):
-        shape = self.x.shape[:-1] + (self.weights(w)[1],) * (w is not None and w.ndim > 1)
-        return self.run("kernel_sum", *self.weights(w), ..., outputs=[shape])
+        return self.run("kernel_sum", *self.weights(w), ..., outputs=[self.shape(w)])
 
     def grad(self, w=None, in_y=False, with_sum=False):
         w, _, own = self.weights(w)
@@ -96,18 +96,13 @@ class Device:
     def mean(self, values, lw=None):
         lw, _, own = self.weights(lw)
         outputs = [None, (*self.x.shape[:-1], values.shape[-1])]
-        return self.run(
-            "kernel_softmax", lw, own, *self.weights(values), ..., ..., outputs=outputs
-        )
+        return self.run("kernel_softmax", lw, own, *self.weights(values), ..., ..., outputs=outputs)
 
     def stein(self, sx, sy, w=None):
-        shape = self.x.shape[:-1] + (self.weights(w)[1],) * (w is not None and w.ndim > 1)
-        return self.run("stein_sum", sx, sy, *self.weights(w), ..., outputs=[shape])
+        return self.run("stein_sum", sx, sy, *self.weights(w), ..., outputs=[self.shape(w)])
 
     def matrix(self, sx=None, sy=None):
-        return self.run(
-            "kernel_matrix", sx, sy, ..., outputs=[(*self.x.shape[:-1], self.n_y)]
-        )
+        return self.run("kernel_matrix", sx, sy, ..., outputs=[(*self.x.shape[:-1], self.n_y)])
 
 
 def nearest(x, y, count, exclude=False, metrics=None):
@@ -119,20 +114,20 @@ def nearest(x, y, count, exclude=False, metrics=None):
 
 def all_kernels(d):
     """Every kind of term, on the scale of standard normal points in `d` dimensions."""
-    l = d**0.5
-    scales = np.linspace(0.5, 2.0, d) * l
+    unit = d**0.5
+    scales = np.linspace(0.5, 2.0, d) * unit
     return {
-        "gaussian": ks.Gaussian(0.7 * l),
+        "gaussian": ks.Gaussian(0.7 * unit),
         "gaussian scaled": ks.Gaussian(scales),
         "laplace": ks.Laplace(scales),
-        "matern32": ks.Matern32(l),
+        "matern32": ks.Matern32(unit),
         "matern32 scaled": ks.Matern32(scales),
-        "matern52": ks.Matern52(2.0 * l),
-        "multiquadric": ks.Multiquadric(l),
-        "imq": ks.InverseMultiquadric(2.0 * l),
+        "matern52": ks.Matern52(2.0 * unit),
+        "multiquadric": ks.Multiquadric(unit),
+        "imq": ks.InverseMultiquadric(2.0 * unit),
         "imq scaled": ks.InverseMultiquadric(scales, -0.3),
-        "cauchy": ks.Cauchy(l),
-        "rational": ks.RationalQuadratic(l, 2.0),
+        "cauchy": ks.Cauchy(unit),
+        "rational": ks.RationalQuadratic(unit, 2.0),
         "riesz": ks.Riesz(0.5),
         "energy": ks.Energy(),
         "log": ks.Log(),
@@ -140,17 +135,24 @@ def all_kernels(d):
         "polynomial": ks.Polynomial(),
         "homogeneous": ks.Polynomial(2, gamma=0.5 / d, c=0.0),
         "linear": ks.Polynomial(1),
-        "sinc": ks.Sinc(1.2 / l),
+        "sinc": ks.Sinc(1.2 / unit),
         "dot": ks.Dot(0.3 / d),
-        "positive sum": ks.Gaussian(l) + 0.5 * ks.Laplace(scales) + ks.Dot(0.3 / d),
-        "stein sum": ks.Gaussian(l) + 0.5 * ks.Matern52(scales) + -1 * ks.Polynomial(2),
-        "sum": ks.Gaussian(l) + ks.Energy() + 0.5 * ks.Laplace(scales) + ks.Polynomial(2) + ks.Sinc(0.3 / l),
+        "positive sum": ks.Gaussian(unit) + 0.5 * ks.Laplace(scales) + ks.Dot(0.3 / d),
+        "stein sum": ks.Gaussian(unit) + 0.5 * ks.Matern52(scales) + -1 * ks.Polynomial(2),
+        "sum": ks.Gaussian(unit)
+        + ks.Energy()
+        + 0.5 * ks.Laplace(scales)
+        + ks.Polynomial(2)
+        + ks.Sinc(0.3 / unit),
     }
 
 
 def data(dtype, d, n, m, seed=0):
     rng = np.random.default_rng([seed, d, n, m])
-    draw = lambda *shape: rng.normal(size=shape).astype(dtype)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
     return draw(n, d), draw(m, d), draw(m), draw(n, d), draw(m, d)
 
 
@@ -171,11 +173,11 @@ def sizes_of_terms(k, x, y, exclude):
 KINDS = list(all_kernels(2))
 
 
-@pytest.mark.parametrize("d", [1, 3, 5, 17, 40])
+@pytest.mark.parametrize("d", [3, 19])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sums_and_gradients(kind, d, dtype):
     k, tol = all_kernels(d)[kind], TOLERANCE[dtype]
-    for n, m, exclude in ((70, 300, True), (3, 65, False)):
+    for n, m, exclude in ((66, 260, True), (3, 65, False)):
         x, y, w, _, _ = data(dtype, d, n, m)
         on = Device(k, x, y, exclude)
         value, gx, gy = (ref._mask(a, exclude) for a in ref._parts(k, x, y)[:3])
@@ -189,20 +191,36 @@ def test_sums_and_gradients(kind, d, dtype):
             both = on.grad(w, in_y, True)
             close(both[0], value @ w64, scale, tol)
             close(both[1], want, gscale, 3 * tol)
-            np.testing.assert_array_equal(on.grad(w, in_y), both[1])
+        np.testing.assert_array_equal(on.grad(w, True), both[1])
         close(on.matrix(), ref.matrix(k, x, y), np.abs(ref.matrix(k, x, y)) + 0.2, tol)
 
 
-@pytest.mark.parametrize("columns", [1, 2, 4, 5, 16, 17, 130])
+@pytest.mark.parametrize("d", [1, 2, 4, 5, 16, 17, 33, 65])
+def test_gradients_in_any_dimension(d, dtype):
+    k = ks.Matern52(np.linspace(1.0, 3.0, d) * d**0.5) + ks.Dot(0.3 / d)
+    x, y, w, _, _ = data(dtype, d, 20, 200)
+    gx, gy = ref._parts(k, x, y)[1:3]
+    for in_y, g in ((False, gx), (True, gy)):
+        want = np.einsum("ijd,j->id", g, w.astype(np.float64))
+        scale = np.einsum("ijd,j->i", np.abs(g), np.abs(w))[:, None] / d**0.5
+        close(Device(k, x, y).grad(w, in_y), want, scale, 3 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4, 5, 17, 130])
 @pytest.mark.parametrize("d", [2, 20])
 def test_several_columns_of_weights(columns, d, dtype):
     k = ks.Gaussian(d**0.5) + ks.Laplace(np.linspace(1.0, 2.0, d))
-    for n, m, exclude in ((66, 400, True), (2, 1, False)):
+    for n, m, exclude in ((65, 300, True), (2, 1, False)):
         x, y, _, sx, sy = data(dtype, d, n, m)
         w = np.random.default_rng(columns).normal(size=(m, columns)).astype(dtype)
         on = Device(k, x, y, exclude)
         size = sizes_of_terms(k, x, y, exclude)
-        close(on.sum(w), ref.kernel_sum(k, x, y, w, exclude_self=exclude), size @ np.abs(w), TOLERANCE[dtype])
+        close(
+            on.sum(w),
+            ref.kernel_sum(k, x, y, w, exclude_self=exclude),
+            size @ np.abs(w),
+            TOLERANCE[dtype],
+        )
         smooth = ks.InverseMultiquadric(np.linspace(1.0, 2.0, d)) + ks.Polynomial(2)
         want = ref.stein_sum(smooth, x, sx, y=y, y_scores=sy, weights=w, exclude_self=exclude)
         bound = np.abs(ref._mask(ref.stein_matrix(smooth, x, sx, y, sy), exclude)) + d
@@ -210,28 +228,28 @@ def test_several_columns_of_weights(columns, d, dtype):
         close(got, want, bound @ np.abs(w), 3 * TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("d", [1, 3, 9, 40])
+@pytest.mark.parametrize("d", [3, 19])
 @pytest.mark.parametrize("kind", [k for k in KINDS if all_kernels(2)[k].is_positive])
 def test_softmax(kind, d, dtype):
     k, tol = all_kernels(d)[kind], TOLERANCE[dtype]
-    n, m = 67, 300
+    n, m = 65, 260
     x, y, lw, _, _ = data(dtype, d, n, m)
     lw[5:9] = -np.inf
     for exclude, given in ((True, lw), (False, None)):
         on = Device(k, x, y, exclude)
         want = ref.kernel_logsumexp(k, x, y, given, exclude_self=exclude)
         close(on.logsumexp(given), want, 1 + np.abs(want), tol)
-        for columns in (1, 4, 7, 33):
+        for columns in (3, 7, 33):
             values = np.random.default_rng(columns).normal(size=(m, columns)).astype(dtype)
             want = ref.kernel_mean(k, x, y, values, given, exclude_self=exclude)
             close(on.mean(values, given), want, 4.0, tol)
 
 
-@pytest.mark.parametrize("d", [1, 3, 17, 40])
+@pytest.mark.parametrize("d", [3, 19])
 @pytest.mark.parametrize("kind", [k for k in KINDS if all_kernels(2)[k].has_stein])
 def test_stein_kernels(kind, d, dtype):
     k, tol = all_kernels(d)[kind], 3 * TOLERANCE[dtype]
-    for n, m, exclude in ((70, 300, True), (3, 65, False)):
+    for n, m, exclude in ((66, 260, True), (3, 65, False)):
         x, y, w, sx, sy = data(dtype, d, n, m)
         on = Device(k, x, y, exclude)
         full = ref.stein_matrix(k, x, sx, y, sy)
@@ -242,13 +260,15 @@ def test_stein_kernels(kind, d, dtype):
 
 
 def test_long_sums_keep_their_digits():
-    """10^5 equal terms: one sum of floats would lose three digits."""
-    m = 100_003
+    """Many equal terms: one sum of floats would lose two digits more."""
+    m = 40_003
     x, y = np.zeros((1, 1), "float32"), np.full((m, 1), 0.5, "float32")
     want = m * np.exp(-0.125)
     on = Device(ks.Gaussian(1.0), x, y)
-    for got in (on.sum()[0], np.exp(float(on.logsumexp()[0]) - np.log(want)) * want, on.sum(np.ones((m, 20), "float32"))[0, 7]):
-        assert abs(got / want - 1) < 1e-6
+    assert abs(on.sum()[0] / want - 1) < 1e-6
+    assert abs(on.grad()[0, 0] / (0.5 * want) - 1) < 1e-6
+    assert abs(on.logsumexp()[0] - np.log(want)) < 2e-6
+    assert abs(on.sum(np.ones((m, 20), "float32"))[0, 7] / want - 1) < 5e-6
 
 
 @pytest.mark.parametrize("d", [2, 20])
@@ -280,7 +300,10 @@ def test_far_points_and_shifted_log_weights(dtype):
             v = np.ascontiguousarray(values[:, :columns])
             # An exponent e costs e eps of the weights.
             near = Device(k, y[300:310] + dtype_half(dtype), y)
-            got, want = near.mean(v, lw + dtype_half(dtype)), ref.kernel_mean(k, y[300:310] + dtype_half(dtype), y, v, lw)
+            got, want = (
+                near.mean(v, lw + dtype_half(dtype)),
+                ref.kernel_mean(k, y[300:310] + dtype_half(dtype), y, v, lw),
+            )
             close(got, want, 4.0, 1e3 * TOLERANCE[dtype])
 
 
@@ -294,7 +317,11 @@ def test_weights_of_nothing(dtype):
     nothing = np.full(66, -np.inf, dtype)
     assert (on.logsumexp(nothing) == -np.inf).all()
     alone = Device(ks.Gaussian(1.0), x[:1], x[:1], True)
-    assert (alone.logsumexp() == -np.inf).all() and (alone.sum() == 0).all() and (alone.grad() == 0).all()
+    assert (
+        (alone.logsumexp() == -np.inf).all()
+        and (alone.sum() == 0).all()
+        and (alone.grad() == 0).all()
+    )
 
 
 @pytest.mark.parametrize("d", [2, 7, 20])
@@ -322,17 +349,23 @@ def test_coincident_points_have_no_force(d, dtype):
 def test_batches_are_the_single_problems(dtype):
     k = ks.Gaussian(1.0) + ks.Energy()
     rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
+    def same(got, want):
+        atol = TOLERANCE[dtype] * max(1.0, np.abs(got).max())
+        np.testing.assert_allclose(got, np.stack(want), rtol=0, atol=atol)
+
     for d, q in ((2, 3), (20, 40)):
-        draw = lambda *shape: rng.normal(size=shape).astype(dtype)
         x, y, sx, sy = draw(3, 66, d), draw(3, 300, d), draw(3, 66, d), draw(3, 300, d)
         w, shared, values = draw(3, 300), draw(300), draw(3, 300, q)
         on, one = Device(k, x, y, True), [Device(k, a, b, True) for a, b in zip(x, y, strict=True)]
-        positive = [Device(ks.Gaussian(1.0), x, y)] + [Device(ks.Gaussian(1.0), a, b) for a, b in zip(x, y, strict=True)]
+        positive = [Device(ks.Gaussian(1.0), x, y)] + [
+            Device(ks.Gaussian(1.0), a, b) for a, b in zip(x, y, strict=True)
+        ]
         imq = ks.InverseMultiquadric(1.0)
         stein = [Device(imq, x, y)] + [Device(imq, a, b) for a, b in zip(x, y, strict=True)]
-        same = lambda got, want: np.testing.assert_allclose(
-            got, np.stack(want), rtol=0, atol=TOLERANCE[dtype] * max(1.0, np.abs(got).max())
-        )
         same(on.sum(w), [p.sum(w[i]) for i, p in enumerate(one)])
         same(on.sum(shared), [p.sum(shared) for p in one])
         same(on.sum(values), [p.sum(values[i]) for i, p in enumerate(one)])
@@ -340,8 +373,14 @@ def test_batches_are_the_single_problems(dtype):
         same(on.grad(shared, True), [p.grad(shared, True) for p in one])
         same(on.matrix(), [p.matrix() for p in one])
         same(positive[0].logsumexp(w), [p.logsumexp(w[i]) for i, p in enumerate(positive[1:])])
-        same(positive[0].mean(values, shared), [p.mean(values[i], shared) for i, p in enumerate(positive[1:])])
-        same(stein[0].stein(sx, sy, w), [p.stein(sx[i], sy[i], w[i]) for i, p in enumerate(stein[1:])])
+        same(
+            positive[0].mean(values, shared),
+            [p.mean(values[i], shared) for i, p in enumerate(positive[1:])],
+        )
+        same(
+            stein[0].stein(sx, sy, w),
+            [p.stein(sx[i], sy[i], w[i]) for i, p in enumerate(stein[1:])],
+        )
         got = nearest(x, y, 3)
         for i in range(3):
             np.testing.assert_array_equal(got[0][i], nearest(x[i], y[i], 3)[0])
@@ -361,7 +400,12 @@ def test_few_points_or_none(shape, dtype):
     np.testing.assert_allclose(both[1], ref.kernel_grad(k, x, y, w), rtol=1e-5)
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(on.logsumexp(w), ref.kernel_logsumexp(k, x, y, w), rtol=1e-5)
-    np.testing.assert_allclose(on.stein(sx, sy, w), ref.stein_sum(k, x, sx, y=y, y_scores=sy, weights=w), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        on.stein(sx, sy, w),
+        ref.stein_sum(k, x, sx, y=y, y_scores=sy, weights=w),
+        rtol=1e-5,
+        atol=1e-5,
+    )
     assert on.matrix().shape == (n, m)
     index, distance = nearest(x, y, 2)
     assert index.shape == distance.shape == (n, 2)
@@ -378,7 +422,9 @@ def test_results_repeat_bit_for_bit(dtype):
 def test_cpu_agrees(dtype):
     x, y, w, _, _ = data(dtype, 3, 130, 900)
     k = ks.InverseMultiquadric(1.0) + ks.Gaussian(0.5)
-    close(Device(k, x, y).sum(w), mk.kernel_sum(k, x, y, w).astype(float), sizes_of_terms(k, x, y, False) @ np.abs(w), TOLERANCE[dtype])
+    scale = sizes_of_terms(k, x, y, False) @ np.abs(w)
+    want = _sums.kernel_sum(k, x, y, w).astype(np.float64)
+    close(Device(k, x, y).sum(w), want, scale, TOLERANCE[dtype])
 
 
 # ---- neighbours -----------------------------------------------------------------------------------------------------
@@ -394,7 +440,9 @@ def test_nearest_neighbours(d, count, dtype):
         there = min(count, m - exclude)
         np.testing.assert_allclose(distance[:, :there], want[:, :there], rtol=10 * TOLERANCE[dtype])
         # Two neighbours at nearly the same distance may change places in float32.
-        assert (index[:, :there] == want_index[:, :there]).mean() > (0.99 if dtype == "float32" else 0.999999)
+        assert (index[:, :there] == want_index[:, :there]).mean() > (
+            0.99 if dtype == "float32" else 0.999999
+        )
         if there < count and m < count:
             rows = index[:, m:] if not exclude else index[:, there:]
             assert (rows[: min(n, m)] == -1).all()
@@ -433,24 +481,33 @@ def test_exact_median_of_distances(n, d, dtype):
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_frameworks_on_the_device(name, dtype):
-    try:
-        module = pytest.importorskip(name)
+    module = pytest.importorskip(name)
+
+    def there(a):
         if name == "torch":
-            there = lambda a: module.tensor(a, device="cuda")
-            back = lambda a: a.cpu().numpy()
-        elif name == "cupy":
-            there, back = module.asarray, lambda a: a.get()
-        else:
+            return module.tensor(a, device="cuda")
+        if name == "cupy":
+            return module.asarray(a)
+        return module.device_put(a, module.devices("cuda")[0])
+
+    def back(a):
+        return a.cpu().numpy() if name == "torch" else a.get() if name == "cupy" else np.asarray(a)
+
+    try:
+        if name == "jax":
             module.config.update("jax_enable_x64", True)
-            device = module.devices("cuda")[0]
-            pytest.importorskip("cupy")  # holds results
-            there, back = lambda a: module.device_put(a, device), np.asarray
+            importlib.import_module("cupy")  # holds results
         there(np.zeros(1))
     except Exception as error:
         pytest.skip(f"{name}: {error}")
     x, y, w, _, _ = data(dtype, 3, 70, 300)
     k = ks.Gaussian(1.0)
     scale = sizes_of_terms(k, x, y, False) @ np.abs(w)
-    close(back(mk.kernel_sum(k, there(x), there(y), there(w))), ref.kernel_sum(k, x, y, w), scale, TOLERANCE[dtype])
+    close(
+        back(_sums.kernel_sum(k, there(x), there(y), there(w))),
+        ref.kernel_sum(k, x, y, w),
+        scale,
+        TOLERANCE[dtype],
+    )
     index, _ = _sums.pair_argmin(there(x), there(y), 3)
     assert (back(index) == ref.pair_argmin(x, y, 3)[0]).mean() > 0.98

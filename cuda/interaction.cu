@@ -15,7 +15,7 @@ namespace mk {
 namespace cuda {
 namespace {
 
-constexpr int run_tiles = 16;  // tiles a thread sums in T (4 terms each) before they join a double
+constexpr int run_tiles = 16;  // tiles a thread sums in T (4 terms each) before they join the row's double
 constexpr int max_narrow = 4;  // columns of weights summed in registers
 constexpr int64_t enough_blocks = 1024, least_slab = 256;
 constexpr int64_t part_bytes = int64_t{512} << 20;
@@ -56,21 +56,20 @@ struct Derivatives {
 
 // The Gaussian kernel is inlined wherever it is used. The others are functions of four pairs: what a call costs is little
 // beside their roots and divisions, and compiling them once for each use takes minutes.
-#define MK_CALLED_KINDS(visit)                                                                                        \
+#define MK_CALLED_KINDS(visit)                                                                                         \
   visit(laplace) visit(matern32) visit(matern52) visit(inverse_sqrt) visit(square_root) visit(reciprocal) visit(power) \
       visit(logarithm) visit(polynomial) visit(dot)
 
 template <class T>
 __device__ __attribute__((noinline)) Quad<T> called_values(KernelKind kind, Quad<T> s, const KernelConstants<T>& c) {
   switch (kind) {
-#define MK_CASE(name)     \
-  case KernelKind::name:  \
+#define MK_CASE(name)                                                                                \
+  case KernelKind::name:                                                                             \
     for (int i = 0; i < micro; ++i) s.v[i] = Kernel<KernelKind::name>::template value<T>(s.v[i], c); \
     break;
     MK_CALLED_KINDS(MK_CASE)
 #undef MK_CASE
-    default:
-      break;
+    default: break;
   }
   return s;
 }
@@ -78,14 +77,13 @@ __device__ __attribute__((noinline)) Quad<T> called_values(KernelKind kind, Quad
 template <class T>
 __device__ __attribute__((noinline)) Quad<T> called_logs(KernelKind kind, Quad<T> s, const KernelConstants<T>& c) {
   switch (kind) {
-#define MK_CASE(name)     \
-  case KernelKind::name:  \
+#define MK_CASE(name)                                                                               \
+  case KernelKind::name:                                                                            \
     for (int i = 0; i < micro; ++i) s.v[i] = Kernel<KernelKind::name>::template log2<T>(s.v[i], c); \
     break;
     MK_CALLED_KINDS(MK_CASE)
 #undef MK_CASE
-    default:
-      break;
+    default: break;
   }
   return s;
 }
@@ -95,15 +93,14 @@ __device__ __attribute__((noinline)) Derivatives<T> called_derivatives(KernelKin
                                                                        const KernelConstants<T>& c) {
   Derivatives<T> d{};
   switch (kind) {
-#define MK_CASE(name)     \
-  case KernelKind::name:  \
-    for (int i = 0; i < micro; ++i) \
+#define MK_CASE(name)                                                                                 \
+  case KernelKind::name:                                                                              \
+    for (int i = 0; i < micro; ++i)                                                                   \
       Kernel<KernelKind::name>::template all<T>(s.v[i], c, d.value.v[i], d.slope.v[i], d.curve.v[i]); \
     break;
     MK_CALLED_KINDS(MK_CASE)
 #undef MK_CASE
-    default:
-      break;
+    default: break;
   }
   return d;
 }
@@ -282,7 +279,7 @@ __global__ void __launch_bounds__(pair_threads)
   __shared__ double table[tile_size][side + 1];
   const PairBlock b = pair_block(a.grid);
   T run[Q][micro] = {};
-  double total[Q][micro] = {};
+  double total[Q] = {};  // of row t in thread t < 64
   int tiles = 0;
   for (int64_t col = b.first; col < b.end; col += tile_size) {
     __syncthreads();
@@ -302,19 +299,17 @@ __global__ void __launch_bounds__(pair_threads)
     }
     if (++tiles % run_tiles != 0 && col + tile_size < b.end) continue;
 #pragma unroll
-    for (int q = 0; q < Q; ++q)
+    for (int q = 0; q < Q; ++q) {
+      total[q] += sum_of_row(run[q], table);
 #pragma unroll
-      for (int r = 0; r < micro; ++r) {
-        total[q][r] += static_cast<double>(run[q][r]);
-        run[q][r] = T(0);
-      }
+      for (int r = 0; r < micro; ++r) run[q][r] = T(0);
+    }
   }
-  double* part = part_of(a, b);
+  if (thread_number() >= b.rows) return;
+  double* part = part_of(a, b) + thread_number() * a.width;
 #pragma unroll
-  for (int q = 0; q < Q; ++q) {
-    double sum = sum_of_row(total[q], table);
-    if (thread_number() < b.rows && q < a.width) part[thread_number() * a.width + q] = sum;
-  }
+  for (int q = 0; q < Q; ++q)
+    if (q < a.width) part[q] = total[q];
 }
 
 // ---- gradients ------------------------------------------------------------------------------------------------------
@@ -330,9 +325,9 @@ struct GradientArgs {
 
 // Slopes of a tile times the weights. The sums of the values of this thread's pairs are added to `values`.
 template <class T>
-__device__ void slope_tile(const TermGroup<T>& a, const GradientArgs<T>& e, const PairBlock& b, int64_t col, bool keep_x,
-                           TilePanels<T, false>& panels, const Quad<T>* weights, Micro<T>& k, T (&values)[micro],
-                           int64_t (&coincident)[micro]) {
+__device__ void slope_tile(const TermGroup<T>& a, const GradientArgs<T>& e, const PairBlock& b, int64_t col,
+                           bool keep_x, TilePanels<T, false>& panels, const Quad<T>* weights, Micro<T>& k,
+                           T (&values)[micro], int (&coincident)[micro]) {
   Micro<T> s, f;
   distances(a.grid, b, col, a.form, a.metric, a.theta, keep_x, panels, s);
   fill(k, T(0));
@@ -343,10 +338,10 @@ __device__ void slope_tile(const TermGroup<T>& a, const GradientArgs<T>& e, cons
     for (int r = 0; r < micro; ++r) {
       Derivatives<T> d = derivatives_of<T>(a.kinds[t], row_of(s, r), c);
 #pragma unroll
-      for (int i = 0; i < micro; ++i) {
-        k[r][i] = k[r][i] + c.coefficient * d.slope.v[i];
-        f[r][i] = f[r][i] + c.coefficient * d.value.v[i];
-      }
+      for (int i = 0; i < micro; ++i) k[r][i] = k[r][i] + c.coefficient * d.slope.v[i];
+      if (!e.with_sum) continue;
+#pragma unroll
+      for (int i = 0; i < micro; ++i) f[r][i] = f[r][i] + c.coefficient * d.value.v[i];
     }
   }
   mask(a.grid, b, col, k, T(0));
@@ -371,20 +366,6 @@ __device__ void slope_tile(const TermGroup<T>& a, const GradientArgs<T>& e, cons
   }
 }
 
-template <class T>
-__device__ void finish_gradient(const TermGroup<T>& a, const GradientArgs<T>& e, const PairBlock& b,
-                                const double (&values)[micro], const int64_t (&coincident)[micro],
-                                double (*table)[side + 1]) {
-  double* part = part_of(a, b) + thread_number() * a.width + a.grid.dim;
-  double counts[micro];
-#pragma unroll
-  for (int r = 0; r < micro; ++r) counts[r] = static_cast<double>(coincident[r]);
-  double sum = sum_of_row(values, table), count = e.watch ? sum_of_row(counts, table) : 0.0;
-  if (thread_number() >= b.rows) return;
-  part[0] = sum;
-  part[1] = count;
-}
-
 // Up to 4 dimensions. Bound by arithmetic: 2 dim + 18 operations a pair for a Gaussian in float, then 2 D.
 template <class T, int D>
 __global__ void __launch_bounds__(pair_threads)
@@ -395,8 +376,8 @@ __global__ void __launch_bounds__(pair_threads)
   const PairBlock b = pair_block(a.grid);
   const int dim = static_cast<int>(a.grid.dim);
   T run[D][micro] = {}, run_values[micro] = {};
-  double total[D][micro] = {}, values[micro] = {};
-  int64_t coincident[micro] = {};
+  double total[D] = {}, values = 0.0;  // of row t in thread t < 64
+  int coincident[micro] = {};
   int tiles = 0;
   for (int64_t col = b.first; col < b.end; col += tile_size) {
     __syncthreads();
@@ -417,25 +398,25 @@ __global__ void __launch_bounds__(pair_threads)
       }
     }
     if (++tiles % run_tiles != 0 && col + tile_size < b.end) continue;
+    if (e.with_sum) values += sum_of_row(run_values, table);
+#pragma unroll
+    for (int d = 0; d < D; ++d)
+      if (d < dim) total[d] += sum_of_row(run[d], table);
 #pragma unroll
     for (int r = 0; r < micro; ++r) {
-      values[r] += static_cast<double>(run_values[r]);
       run_values[r] = T(0);
 #pragma unroll
-      for (int d = 0; d < D; ++d) {
-        total[d][r] += static_cast<double>(run[d][r]);
-        run[d][r] = T(0);
-      }
+      for (int d = 0; d < D; ++d) run[d][r] = T(0);
     }
   }
+  const double count = e.watch ? sum_of_row(coincident, table) : 0.0;
+  if (thread_number() >= b.rows) return;
   double* part = part_of(a, b) + thread_number() * a.width;
 #pragma unroll
-  for (int d = 0; d < D; ++d) {
-    if (d >= dim) break;
-    double sum = sum_of_row(total[d], table) * e.sign;
-    if (thread_number() < b.rows) part[d] = a.metric ? sum * a.metric[d] : sum;
-  }
-  finish_gradient(a, e, b, values, coincident, table);
+  for (int d = 0; d < D; ++d)
+    if (d < dim) part[d] = total[d] * e.sign * (a.metric ? a.metric[d] : 1.0);
+  part[dim] = values;
+  part[dim + 1] = count;
 }
 
 // A thread has one row and 8 coordinates. The derivative in one coordinate needs the product of the other factors, taken
@@ -636,7 +617,8 @@ __global__ void __launch_bounds__(block_threads) shift_kernel(const T* log_weigh
 enum class Wide { sum, stein, gradient, softmax };
 
 template <class T>
-constexpr int wide_tiles = sizeof(T) == 4 ? 2 : 1;  // tiles of columns whose kernel values are in shared memory at a time
+constexpr int wide_tiles =
+    sizeof(T) == 4 ? 2 : 1;  // tiles of columns whose kernel values are in shared memory at a time
 
 template <class T>
 union WideArgs {  // of one of the kinds above
@@ -669,7 +651,7 @@ __global__ void __launch_bounds__(pair_threads)
   const int tx = threadIdx.x, ty = threadIdx.y;
   T values_run[micro];
   double values_total[micro] = {};
-  int64_t coincident[micro] = {};
+  int coincident[micro] = {};
   if (thread_number() < tile_size) top[thread_number()] = -infinity<T>();
   double* const part = part_of(a, b);
   const int passes = softmax ? a.terms : 1;
@@ -783,13 +765,17 @@ __global__ void __launch_bounds__(pair_threads)
   }
   if constexpr (softmax || gradient) {
     __syncthreads();  // the kernel's memory is free now
-    auto table = reinterpret_cast<double(*)[side + 1]>(&kernel[0][0]);
+    auto table = reinterpret_cast<double (*)[side + 1]>(&kernel[0][0]);
     if constexpr (gradient) {
       // Each thread has the same rows and columns as above.
       for (int r = 0; r < micro; ++r)
         for (int64_t q = tx; q < g.dim && ty + side * r < b.rows; q += side)
           part[(ty + side * r) * a.width + q] *= args.gradient.sign * (a.metric ? a.metric[q] : 1.0);
-      finish_gradient(a, args.gradient, b, values_total, coincident, table);
+      const double sum = sum_of_row(values_total, table);
+      const double count = args.gradient.watch ? sum_of_row(coincident, table) : 0.0;
+      if (thread_number() >= b.rows) return;
+      part[thread_number() * a.width + g.dim] = sum;
+      part[thread_number() * a.width + g.dim + 1] = count;
     } else {
       double sum = sum_of_row(values_total, table);
       if (thread_number() >= b.rows) return;
@@ -812,8 +798,7 @@ template <class T>
 __global__ void add_parts_kernel(Parts<T> p, int64_t first, int64_t columns, T* out) {
   for (int64_t e = first_item(); e < p.rows * columns; e += item_stride()) {
     double total = 0.0;
-    for (int64_t i = 0; i < p.count; ++i)
-      total += p.data[(i * p.rows + e / columns) * p.width + first + e % columns];
+    for (int64_t i = 0; i < p.count; ++i) total += p.data[(i * p.rows + e / columns) * p.width + first + e % columns];
     out[e] = static_cast<T>(total);
   }
 }
@@ -945,12 +930,15 @@ class Plan {
 
   void add(const KernelTerm& term) {
     TermGroup<T> own{};
-    own.form = term.kind == KernelKind::sinc ? Form::sinc : !is_radial(term.kind) ? Form::dots
-               : term.metric >= 0 ? Form::metric_squares : Form::squares;
+    own.form = term.kind == KernelKind::sinc ? Form::sinc
+               : !is_radial(term.kind)       ? Form::dots
+               : term.metric >= 0            ? Form::metric_squares
+                                             : Form::squares;
     own.metric = own.form == Form::metric_squares ? metrics_.data() + term.metric * args_.dim : nullptr;
     size_t at = 0;
     // The argument of sinc holds its frequency, so such terms share nothing.
-    while (at < groups.size() && (own.form == Form::sinc || groups[at].form != own.form || groups[at].metric != own.metric))
+    while (at < groups.size() &&
+           (own.form == Form::sinc || groups[at].form != own.form || groups[at].metric != own.metric))
       ++at;
     if (at == groups.size()) {
       double trace = static_cast<double>(args_.dim);
@@ -1025,8 +1013,12 @@ int64_t run_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, boo
   for (const TermGroup<T>& group : plan.groups) {
     const bool product = group.form == Form::dots;
     // x - y, and -y or x for products
-    GradientArgs<T> e{weights, T(product && !in_y ? 0 : 1), T(product && in_y ? 0 : 1), T(product != in_y ? -1 : 1),
-                      sum != nullptr, group.singular};
+    GradientArgs<T> e{weights,
+                      T(product && !in_y ? 0 : 1),
+                      T(product && in_y ? 0 : 1),
+                      T(product != in_y ? -1 : 1),
+                      sum != nullptr,
+                      group.singular};
     watched = watched || e.watch;
     WideArgs<T> wide{};
     wide.gradient = e;
@@ -1099,29 +1091,29 @@ void run_matrix(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T
 
 }  // namespace
 
-#define MK_INTERACTION(T)                                                                                          \
-  template <>                                                                                                      \
-  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue queue) {                \
-    run_sum(args, weights, out, queue);                                                                            \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum,            \
-                             T* gradient, Queue queue) {                                                           \
-    return run_gradient(args, weights, in_y, sum, gradient, queue);                                                \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values, \
-                         T* logsumexp, T* mean, Queue queue) {                                                     \
-    run_softmax(args, log_weights, values, logsumexp, mean, queue);                                                \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,  \
-                    T* out, Queue queue) {                                                                         \
-    run_stein(args, scores_x, scores_y, weights, out, queue);                                                      \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue queue) {      \
-    run_matrix(args, scores_x, scores_y, out, queue);                                                              \
+#define MK_INTERACTION(T)                                                                                            \
+  template <>                                                                                                        \
+  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue queue) {                  \
+    run_sum(args, weights, out, queue);                                                                              \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient, \
+                             Queue queue) {                                                                          \
+    return run_gradient(args, weights, in_y, sum, gradient, queue);                                                  \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,   \
+                         T* logsumexp, T* mean, Queue queue) {                                                       \
+    run_softmax(args, log_weights, values, logsumexp, mean, queue);                                                  \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,    \
+                    T* out, Queue queue) {                                                                           \
+    run_stein(args, scores_x, scores_y, weights, out, queue);                                                        \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue queue) {        \
+    run_matrix(args, scores_x, scores_y, out, queue);                                                                \
   }
 MK_INTERACTION(float)
 MK_INTERACTION(double)

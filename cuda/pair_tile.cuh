@@ -108,10 +108,11 @@ __device__ inline void mask(const PairGrid<T>& g, const PairBlock& b, int64_t co
 }
 
 // Adds up, over the 16 threads of a row and in their order, one number a thread and row; thread t < 64 gets that of row t.
-__device__ inline double sum_of_row(const double (&own)[micro], double (*table)[side + 1]) {
+template <class T>
+__device__ inline double sum_of_row(const T (&own)[micro], double (*table)[side + 1]) {
   __syncthreads();
 #pragma unroll
-  for (int r = 0; r < micro; ++r) table[threadIdx.y + side * r][threadIdx.x] = own[r];
+  for (int r = 0; r < micro; ++r) table[threadIdx.y + side * r][threadIdx.x] = static_cast<double>(own[r]);
   __syncthreads();
   double total = 0.0;
   if (thread_number() < tile_size)
@@ -143,17 +144,12 @@ __device__ inline void add_coordinates(Form form, int count, const Panel<T, dept
     }
   };
   switch (form) {
-    case Form::squares:
-      each([](T sum, T x, T y, T) { return sum + (x - y) * (x - y); });
-      break;
+    case Form::squares: each([](T sum, T x, T y, T) { return sum + (x - y) * (x - y); }); break;
     case Form::metric_squares:
       each([](T sum, T x, T y, T metric_k) { return sum + (x - y) * metric_k * (x - y); });
       break;
-    case Form::dots:
-      each([](T sum, T x, T y, T) { return sum + x * y; });
-      break;
-    case Form::sinc:
-      each([theta](T product, T x, T y, T) { return product * sinc_value<T>((x - y) * theta); });
+    case Form::dots: each([](T sum, T x, T y, T) { return sum + x * y; }); break;
+    case Form::sinc: each([theta](T product, T x, T y, T) { return product * sinc_value<T>((x - y) * theta); });
   }
 }
 

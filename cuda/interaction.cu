@@ -249,12 +249,12 @@ __device__ void kernel_tile(const TermGroup<T>& a, const PairBlock& b, int64_t c
   mask(g, b, col, k, T(0));
 }
 
-// Weights of a tile's columns, up to Q for each; zero past the end.
 template <class T>
 __device__ const T* weights_of(const PairWeights<T>& w, const PairGrid<T>& g, const PairBlock& b, int64_t col) {
   return w.data ? w.data + ((w.per_batch ? b.problem * g.m : 0) + col) * w.columns : nullptr;
 }
 
+// Weights of a tile's columns, up to Q for each; zero past the end.
 template <class T, int Q>
 __device__ void load_weights(const PairWeights<T>& w, const PairGrid<T>& g, const PairBlock& b, int64_t col,
                              Quad<T> (*out)[side]) {

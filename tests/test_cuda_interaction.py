@@ -177,7 +177,7 @@ KINDS = list(all_kernels(2))
 @pytest.mark.parametrize("kind", KINDS)
 def test_sums_and_gradients(kind, d, dtype):
     k, tol = all_kernels(d)[kind], TOLERANCE[dtype]
-    for n, m, exclude in ((66, 260, True), (3, 65, False)):
+    for n, m, exclude in ((66, 130, True), (3, 65, False)):
         x, y, w, _, _ = data(dtype, d, n, m)
         on = Device(k, x, y, exclude)
         value, gx, gy = (ref._mask(a, exclude) for a in ref._parts(k, x, y)[:3])
@@ -198,7 +198,7 @@ def test_sums_and_gradients(kind, d, dtype):
 @pytest.mark.parametrize("d", [1, 2, 4, 5, 16, 17, 33, 65])
 def test_gradients_in_any_dimension(d, dtype):
     k = ks.Matern52(np.linspace(1.0, 3.0, d) * d**0.5) + ks.Dot(0.3 / d)
-    x, y, w, _, _ = data(dtype, d, 20, 200)
+    x, y, w, _, _ = data(dtype, d, 20, 300)
     gx, gy = ref._parts(k, x, y)[1:3]
     for in_y, g in ((False, gx), (True, gy)):
         want = np.einsum("ijd,j->id", g, w.astype(np.float64))
@@ -232,7 +232,7 @@ def test_several_columns_of_weights(columns, d, dtype):
 @pytest.mark.parametrize("kind", [k for k in KINDS if all_kernels(2)[k].is_positive])
 def test_softmax(kind, d, dtype):
     k, tol = all_kernels(d)[kind], TOLERANCE[dtype]
-    n, m = 65, 260
+    n, m = 65, 130
     x, y, lw, _, _ = data(dtype, d, n, m)
     lw[5:9] = -np.inf
     for exclude, given in ((True, lw), (False, None)):
@@ -249,7 +249,7 @@ def test_softmax(kind, d, dtype):
 @pytest.mark.parametrize("kind", [k for k in KINDS if all_kernels(2)[k].has_stein])
 def test_stein_kernels(kind, d, dtype):
     k, tol = all_kernels(d)[kind], 3 * TOLERANCE[dtype]
-    for n, m, exclude in ((66, 260, True), (3, 65, False)):
+    for n, m, exclude in ((66, 130, True), (3, 65, False)):
         x, y, w, sx, sy = data(dtype, d, n, m)
         on = Device(k, x, y, exclude)
         full = ref.stein_matrix(k, x, sx, y, sy)

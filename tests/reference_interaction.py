@@ -91,6 +91,10 @@ def matrix(k, x, y):
     return _parts(k, x, y)[0]
 
 
+def matrix_of_term(term, x, y):
+    return _term_parts(term, np.asarray(x, np.float64), np.asarray(y, np.float64))[0]
+
+
 def _mask(a, exclude_self, value=0.0):
     if exclude_self:
         a = a.copy()

@@ -8,11 +8,11 @@ Below, ``delta = x - y`` and ``r = |delta / bandwidth|``. A `bandwidth` is a len
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mckean._array import to_numpy
 from mckean._errors import as_count, as_real, nonnegative, positive
 
 __all__ = [
@@ -506,7 +506,7 @@ def _bandwidth(value: Any) -> Any:
     """A positive float, or a read-only float64 array (d,) of positive numbers."""
     if getattr(value, "ndim", 0) == 0 and not isinstance(value, (list, tuple)):
         return positive(value, "bandwidth")
-    array = np.array(value, dtype=np.float64)
+    array = np.array(to_numpy(value), dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"bandwidth: expected a number or shape (d,), got {array.shape}")
     if not (np.isfinite(array).all() and (array > 0).all()):
@@ -528,7 +528,3 @@ def _text(bandwidth: Any) -> str:
 def _softening(eps: float) -> str:
     return "" if eps == 0.0 else f", softening={eps}"
 
-
-def log_amplitude(term: Term) -> float:
-    """Return log of a positive term's coefficient."""
-    return math.log(term.coefficient)

@@ -9,9 +9,11 @@ from mckean.interaction._sums import (
     kernel_sum,
     kernel_sum_and_grad,
     pair_argmin,
+    pair_median,
     stein_matrix,
     stein_sum,
 )
+from mckean.interaction.random_batch import random_batch_sum
 
 __all__ = [
     "kernel_grad",
@@ -22,6 +24,8 @@ __all__ = [
     "kernel_sum",
     "kernel_sum_and_grad",
     "pair_argmin",
+    "pair_median",
+    "random_batch_sum",
     "stein_matrix",
     "stein_sum",
 ]

@@ -8,7 +8,13 @@ import numpy as np
 
 from mckean._array import Input, as_input, as_match, check_finite, to_numpy
 
-__all__ = ["host", "points", "scalars", "unit_weights"]
+__all__ = ["at_least", "host", "points", "scalars", "unit_weights"]
+
+
+def at_least(n: int, least: int, name: str) -> None:
+    """Raise ValueError for fewer than `least` points."""
+    if n < least:
+        raise ValueError(f"{name}: expected at least {least} point{'s' * (least > 1)}, got {n}")
 
 
 def points(x: Any, name: str) -> Input:
@@ -16,6 +22,7 @@ def points(x: Any, name: str) -> Input:
     at = as_input(x, name)
     if len(at.shape) not in (2, 3):
         raise ValueError(f"{name}: expected shape (n, d) or (batch, n, d), got {at.shape}")
+    check_finite(at, name)
     return at
 
 

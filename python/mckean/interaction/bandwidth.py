@@ -12,6 +12,7 @@ from mckean._array import as_input, check_finite, to_numpy
 from mckean._errors import as_count, as_seed, one_of
 from mckean.interaction import _sums
 from mckean.interaction._permutation import rows, subset
+from mckean.interaction._samples import at_least
 
 __all__ = ["median_bandwidth"]
 
@@ -78,8 +79,7 @@ def median_bandwidth(
     as_seed(seed)
     one_of(rule, "rule", ("median", "svgd", "svgd1", "scott", "silverman"))
     n, d = at.shape
-    if n < 2:
-        raise ValueError(f"x: expected at least 2 points, got {n}")
+    at_least(n, 2, "x")
     if rule in ("scott", "silverman"):
         sigma = np.std(to_numpy(at.array), axis=0, ddof=1, dtype=np.float64)
         if not (sigma > 0).all():

@@ -13,7 +13,7 @@ from mckean._array import FRAMEWORKS, Framework, Input, as_input, as_match, chec
 from mckean._errors import ConvergenceWarning, as_count, as_seed, nonnegative, one_of, positive
 from mckean.interaction import _sums
 from mckean.interaction._permutation import permutation, rows, subset
-from mckean.interaction._samples import host
+from mckean.interaction._samples import at_least, host
 from mckean.interaction._stein_solve import MOST_DENSE, SteinSystem, default_rho, in_float64
 from mckean.interaction._task_matrix import learn_task_matrix
 from mckean.interaction.bandwidth import median_bandwidth
@@ -63,8 +63,8 @@ class ControlVariateResult:
 class SteinControlVariate:
     """Estimate an expectation from points, their scores and values, with a Stein kernel control variate.
 
-    The values are modelled as ``f = beta + g`` with g in the space of the Stein kernel k0, whose members all have mean 0
-    under p. With ``A = K0 + rho I``, ``K0_ij = k0(x_i, x_j)``, the estimate is ::
+    The values are modelled as ``f = beta + g`` with g in the space of the Stein kernel k0, whose members all have mean
+    0 under p. With ``A = K0 + rho I``, ``K0_ij = k0(x_i, x_j)``, the estimate is ::
 
         beta = 1' A^-1 f / 1' A^-1 1
 
@@ -155,8 +155,7 @@ class SteinControlVariate:
         s = as_match(scores, "scores", at, "x")
         f = _values(values, "values", at, "x")
         n = at.shape[0]
-        if n < 1 + self.split:
-            raise ValueError(f"x: expected at least {1 + self.split} points, got {n}")
+        at_least(n, 1 + self.split, "x")
         check_finite(at, "x")
         check_finite(s, "scores")
         fit = rest = None
@@ -233,9 +232,9 @@ class VectorSteinControlVariate:
     """Estimate several related expectations together, so that tasks with few points borrow from the others.
 
     Task t has its own density p_t (score s_t), its own points and its own integrand. The matrix-valued Stein kernel has
-    the entries ``B[t, t'] k0((x, s_t(x)), (x', s_t'(x')))`` with a symmetric positive semidefinite B: component t of every
-    function of its space has mean 0 under p_t. With the points of all tasks stacked, H (N, T) their one-hot tasks, and
-    ``A = K + rho I``::
+    the entries ``B[t, t'] k0((x, s_t(x)), (x', s_t'(x')))`` with a symmetric positive semidefinite B: component t of
+    every function of its space has mean 0 under p_t. With the points of all tasks stacked, H (N, T) their one-hot tasks,
+    and ``A = K + rho I``::
 
         beta = (H' A^-1 H)^-1 H' A^-1 f
 
@@ -413,8 +412,7 @@ def _tasks(x: Any, scores: Any, values: Any) -> tuple[list[Input], list[Input], 
             at = as_input(a, "x[0]", shape=("n", "d"))
         else:
             at = as_match(a, f"x[{t}]", points[0], "x[0]", shape=("n", points[0].shape[1]))
-        if at.shape[0] < 1:
-            raise ValueError(f"x[{t}]: expected at least 1 point, got 0")
+        at_least(at.shape[0], 1, f"x[{t}]")
         slope = as_match(s, f"scores[{t}]", at, f"x[{t}]")
         check_finite(at, f"x[{t}]")
         check_finite(slope, f"scores[{t}]")

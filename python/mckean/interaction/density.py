@@ -302,7 +302,9 @@ class KernelDensity:
         return critical_bandwidths(math.log(self.n_train) / self.dim).t_c * h * h
 
     def _queries(self, x: Any) -> Input:
-        return as_match(x, "x", self._train, "x_train", shape=("n", self.dim))
+        at = as_match(x, "x", self._train, "x_train", shape=("n", self.dim))
+        check_finite(at, "x")
+        return at
 
     def _at_least_two(self) -> None:
         if self.n_train < 2:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mckean import kernels
-from mckean._array import Input, as_match
+from mckean._array import Input, as_match, check_finite
 from mckean._errors import as_count, as_real
 from mckean.interaction import _sums
-from mckean.interaction._samples import host, points, scalars, unit_weights
+from mckean.interaction._samples import at_least, host, points, scalars, unit_weights
 from mckean.random import uniform
 
 __all__ = ["KSDTest", "ksd", "ksd_test"]
@@ -82,8 +82,7 @@ def ksd(
     """
     at, s = _points_and_scores(x, scores)
     n = at.shape[-2]
-    if n < 1 + bool(unbiased):
-        raise ValueError(f"x: expected at least {1 + bool(unbiased)} points, got {n}")
+    at_least(n, 1 + bool(unbiased), "x")
     if weights is None:
         total = host(_sums.stein_sum(k, at.array, s.array, exclude_self=unbiased)).sum(axis=-1)
         value = total / n / (n - bool(unbiased))
@@ -132,8 +131,8 @@ def ksd_test(
     """Test whether points have the density p, by the kernel Stein discrepancy and the wild bootstrap.
 
     The statistic ``(1/n^2) sum_ij k0(x_i, x_j)`` is compared with ``(1/n^2) sum_ij e_i e_j k0(x_i, x_j)`` for random
-    signs e: the p-value is ``(1 + number of replicates at least as large) / (1 + n_bootstrap)``. O(n_bootstrap n^2) time
-    with 64 replicates in one pass over the pairs, O(n) memory.
+    signs e: the p-value is ``(1 + number of replicates at least as large) / (1 + n_bootstrap)``. O(n_bootstrap n^2)
+    time with 64 replicates in one pass over the pairs, O(n) memory.
 
     Parameters
     ----------
@@ -175,8 +174,7 @@ def ksd_test(
     if len(at.shape) != 2:
         raise ValueError(f"x: expected shape (n, d), got {at.shape}")
     n = at.shape[0]
-    if n < 3:
-        raise ValueError(f"x: expected at least 3 points, got {n}")
+    at_least(n, 3, "x")
     n_bootstrap = as_count(n_bootstrap, "n_bootstrap", least=1)
     flip = as_real(flip_probability, "flip_probability")
     if not 0.0 < flip <= 0.5:
@@ -202,4 +200,6 @@ def ksd_test(
 
 def _points_and_scores(x: Any, scores: Any) -> tuple[Input, Input]:
     at = points(x, "x")
-    return at, as_match(scores, "scores", at, "x")
+    slopes = as_match(scores, "scores", at, "x")
+    check_finite(slopes, "scores")
+    return at, slopes

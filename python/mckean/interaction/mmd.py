@@ -13,7 +13,7 @@ from mckean._array import Input, as_input, as_match, check_finite
 from mckean._errors import as_count, as_seed, nonnegative, one_of
 from mckean.interaction import _cholesky, _sums
 from mckean.interaction._permutation import permutation, rows, subset
-from mckean.interaction._samples import host, points, scalars, unit_weights
+from mckean.interaction._samples import at_least, host, points, scalars, unit_weights
 
 __all__ = [
     "BlockEstimate",
@@ -108,9 +108,8 @@ def mmd2(
     if paired and (n != m or not unbiased):
         got = "unbiased=False" if n == m else f"{n} and {m}"
         raise ValueError(f"paired: expected as many x as y, and unbiased=True, got {got}")
-    for size, name in ((n, "x"), (m, "y")):
-        if size < 1 + bool(unbiased):
-            raise ValueError(f"{name}: expected at least {1 + bool(unbiased)} points, got {size}")
+    at_least(n, 1 + bool(unbiased), "x")
+    at_least(m, 1 + bool(unbiased), "y")
     x, y = at.array, other.array
     value = (
         _double_mean(k, x, x, u, u, unbiased)
@@ -271,6 +270,8 @@ def kid(
     k = kernels.Polynomial(degree, gamma, c)
     at = as_input(x_features, "x_features", shape=("n", "d"))
     other = as_match(y_features, "y_features", at, "x_features", shape=("m", at.shape[1]))
+    check_finite(at, "x_features")
+    check_finite(other, "y_features")
     return _block_estimate(
         k, at, other, "subset_size", subset_size, "n_subsets", n_subsets, blocks, seed
     )
@@ -362,7 +363,8 @@ def mmd2_optimally_weighted(
     other = as_match(y, "y", at, "simulator_points", shape=("n", at.shape[1]))
     m = at.shape[0]
     u = as_match(inputs, "inputs", at, "simulator_points", shape=(m, "s"))
-    check_finite(u, "inputs")
+    for found, name in ((at, "simulator_points"), (other, "y"), (u, "inputs")):
+        check_finite(found, name)
     if not isinstance(input_kernel, kernels.Gaussian):
         raise TypeError(
             f"input_kernel: expected a Gaussian kernel, got {type(input_kernel).__name__}"
@@ -371,8 +373,7 @@ def mmd2_optimally_weighted(
     rho = nonnegative(rho, "rho")
     if not 1 <= m <= _MOST_WEIGHTED:
         raise ValueError(f"simulator_points: expected 1 to {_MOST_WEIGHTED} points, got {m}")
-    if other.shape[0] < 1:
-        raise ValueError("y: expected at least 1 point, got 0")
+    at_least(other.shape[0], 1, "y")
     grid = host(u.array)
     gram = np.array(_sums.kernel_matrix(input_kernel, grid, grid), np.float64)
     lower, jitter = _cholesky.factor(gram, rho, "inputs")
@@ -405,7 +406,9 @@ def _embedding(k: kernels.Gaussian, u: Any, law: str) -> Any:
 
 def _two_samples(x: Any, y: Any) -> tuple[Input, Input]:
     at = points(x, "x")
-    return at, as_match(y, "y", at, "x", shape=(*at.shape[:-2], "m", at.shape[-1]))
+    other = as_match(y, "y", at, "x", shape=(*at.shape[:-2], "m", at.shape[-1]))
+    check_finite(other, "y")
+    return at, other
 
 
 def _double_mean(k: kernels.Kernel, a: Any, b: Any, u: Any, v: Any, exclude: bool) -> Any:

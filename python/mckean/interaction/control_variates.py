@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _STREAM = 0x6376  # of mk.random
-_LEARN_FROM = 1000  # points that tell the task matrix
+_LEARN_FROM = 600  # points that tell the task matrix
 _SOLVERS = ("auto", "cholesky", "cg")
 
 
@@ -233,8 +233,8 @@ class VectorSteinControlVariate:
 
     Task t has its own density p_t (score s_t), its own points and its own integrand. The matrix-valued Stein kernel has
     the entries ``B[t, t'] k0((x, s_t(x)), (x', s_t'(x')))`` with a symmetric positive semidefinite B: component t of
-    every function of its space has mean 0 under p_t. With the points of all tasks stacked, H (N, T) their one-hot tasks,
-    and ``A = K + rho I``::
+    every function of its space has mean 0 under p_t. With the points of all tasks stacked, H (N, T) their one-hot
+    tasks, and ``A = K + rho I``::
 
         beta = (H' A^-1 H)^-1 H' A^-1 f
 
@@ -246,8 +246,8 @@ class VectorSteinControlVariate:
         Base kernel; by default Gaussian with the median bandwidth of all points.
     task_matrix : array, shape (T, T), or "learn"
         B. To learn it, the values are read as those of Gaussian processes with covariance ``B[t, t'] k0 + rho I`` and
-        unknown means, and B maximises their restricted likelihood; of more than 1000 points a subset is used. O(1000^3)
-        time per iteration at most.
+        unknown means, and B maximises their restricted likelihood; of more than 600 points a subset is used, so that
+        an iteration costs at most O(600^3).
     rho : float, optional
         By default 1e-8 times the mean of the diagonal of K.
     learn_iter : int, optional
@@ -449,7 +449,7 @@ def _place(at: Input) -> tuple[Framework, str]:
 
 
 def _learning_points(sizes: list[int]) -> Any:
-    """At most 1000 of the stacked points, as many of each task where there are as many."""
+    """At most 600 of the stacked points, as many of each task where there are as many."""
     share = max(2, _LEARN_FROM // len(sizes))
     starts = np.cumsum([0, *sizes[:-1]])
     parts = [

@@ -218,7 +218,8 @@ class KernelDensity:
         In d dimensions the estimate from n = exp(alpha d) points is, as the bandwidth falls, first a sum that obeys the
         central limit theorem, then a heavy-tailed one, and at last the nearest training points alone; see
         `critical_bandwidths`. The weights of the training points are never stored: the sum of their squares is that of
-        the kernel squared, and the largest belongs to the nearest point.
+        the kernel squared, and the largest belongs to the nearest point. Relative errors are those of a difference of
+        log densities: their size times the precision of the dtype.
 
         Parameters
         ----------
@@ -255,12 +256,11 @@ class KernelDensity:
         train, framework = self._train.array, at.framework
         single = host(_sums.kernel_logsumexp(self._power(1), at.array, train, exclude_self=alone))
         double = host(_sums.kernel_logsumexp(self._power(2), at.array, train, exclude_self=alone))
-        # A factor per coordinate, not the distance over h, where bandwidths differ: nearest then means heaviest.
-        here, there, h = at.array, train, self.bandwidth
-        if not isinstance(h, float):
-            scale = framework.asarray((1.0 / h).astype(at.dtype), at.device)
-            here, there, h = here * scale, there * scale, 1.0
-        nearest = host(_sums.pair_argmin(here, there, 1, exclude_self=alone)[1])[:, 0] / h
+        one = isinstance(self.bandwidth, float)
+        near = _sums.pair_argmin(
+            at.array, train, exclude_self=alone, bandwidth=None if one else self.bandwidth
+        )
+        nearest = host(near[1])[:, 0] / (self.bandwidth if one else 1.0)
         # Rounding can lift a share that is all but 1 above it.
         participation = np.minimum(np.exp(double - 2.0 * single), 1.0)
         largest = np.minimum(np.exp(_log_kernel(self.kernel, self.dim, nearest) - single), 1.0)
@@ -368,7 +368,7 @@ def critical_bandwidths(alpha: float) -> CriticalBandwidths:
     for _ in range(100):
         middle = 0.5 * (low + high)
         t = math.exp(middle)
-        if 0.5 * math.log1p(t) - 0.5 * t / (1.0 + t) ** 2 < alpha:
+        if 0.5 * math.log1p(t) - 0.5 * (t / (1.0 + t)) / (1.0 + t) < alpha:
             low = middle
         else:
             high = middle

@@ -189,6 +189,13 @@ def test_disjoint_blocks_share_no_point_and_overlapping_ones_repeat_none(monkeyp
         used = np.concatenate([pair[side].ravel() for pair in seen])
         assert len(used) == len(set(used)) == 24
     seen.clear()
+    mmd2_blocks(
+        ks.Energy(), x, x, block_size=15
+    )  # points that belong in pairs are not kept in pairs
+    assert any(
+        set(a.ravel()) != set(b.ravel()) for pair in seen for a, b in zip(*pair, strict=True)
+    )
+    seen.clear()
     mmd2_blocks(ks.Energy(), x, x, block_size=7, n_blocks=9, blocks="overlapping")
     blocks = np.concatenate([pair[0][..., 0] for pair in seen])
     assert blocks.shape == (9, 7) and all(len(set(b)) == 7 for b in blocks)

@@ -101,7 +101,7 @@ def median_bandwidth(
 
 def _mean_nonzero(points: Any) -> float:
     """The mean of the pairwise distances that are not 0; pairs at 0 are counted by equal rows."""
-    host = to_numpy(points) + 0.0  # -0.0 equals 0.0
+    host = to_numpy(points)
     n = len(host)
     _, counts = np.unique(host, axis=0, return_counts=True)
     apart = n * n - int((counts.astype(np.int64) ** 2).sum())

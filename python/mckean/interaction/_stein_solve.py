@@ -17,9 +17,10 @@ from mckean.interaction import _cholesky, _sums
 from mckean.interaction._permutation import rows, subset
 from mckean.interaction._samples import host
 
-__all__ = ["MOST_DENSE", "SteinSystem", "default_rho", "in_float64"]
+__all__ = ["SteinSystem", "choose_solver", "default_rho", "in_float64"]
 
-MOST_DENSE = 4000  # points whose matrix is factorised
+_DENSE = 4000  # points whose matrix is factorised
+_MOST_DENSE = 20_000  # even if asked for: 3 GiB
 _STREAM = 0x737465696E  # of mk.random
 _LANDMARKS = 256  # rank of the preconditioner
 
@@ -72,12 +73,13 @@ class SteinSystem:
 
     def solve(
         self, b: Any, rho: float, solver: str, tol: float, max_iter: int
-    ) -> tuple[Any, bool, int]:
-        """Return (K0 + rho I)^-1 b for `b` (n, p), whether it converged, and the iterations taken."""
+    ) -> tuple[Any, float, bool, int]:
+        """Return (K0 + rho I)^-1 b for `b` (n, p), rho as it was used, whether it converged, and the iterations."""
         if solver == "cholesky":
-            lower, _ = _cholesky.factor(self.dense(), rho, "x")
-            return _cholesky.solve(lower, b), True, 0
-        return self._conjugate_gradients(b, rho, tol, max_iter)
+            lower, rho = _cholesky.factor(self.dense(), rho, "x")
+            return _cholesky.solve(lower, b), rho, True, 0
+        c, converged, n_iter = self._conjugate_gradients(b, rho, tol, max_iter)
+        return c, rho, converged, n_iter
 
     def _conjugate_gradients(
         self, b: Any, rho: float, tol: float, max_iter: int
@@ -135,3 +137,12 @@ def default_rho(system: SteinSystem) -> float:
             f"k: expected a Stein kernel that is positive at the points, got a mean of {scale}"
         )
     return 1e-8 * scale
+
+
+def choose_solver(solver: str, n: int) -> str:
+    """Return "cholesky" or "cg"."""
+    if solver == "cholesky" and n > _MOST_DENSE:
+        raise ValueError(
+            f"solver: expected 'cg' for more than {_MOST_DENSE} points, got 'cholesky'"
+        )
+    return ("cholesky" if n <= _DENSE else "cg") if solver == "auto" else solver

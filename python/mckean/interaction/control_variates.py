@@ -14,7 +14,7 @@ from mckean._errors import ConvergenceWarning, as_count, as_seed, nonnegative, o
 from mckean.interaction import _sums
 from mckean.interaction._permutation import permutation, rows, subset
 from mckean.interaction._samples import at_least, host
-from mckean.interaction._stein_solve import MOST_DENSE, SteinSystem, default_rho, in_float64
+from mckean.interaction._stein_solve import SteinSystem, choose_solver, default_rho, in_float64
 from mckean.interaction._task_matrix import learn_task_matrix
 from mckean.interaction.bandwidth import median_bandwidth
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _STREAM = 0x6376  # of mk.random
-_LEARN_FROM = 600  # points that tell the task matrix
+_LEARN_FROM = 300  # points that tell the task matrix
 _SOLVERS = ("auto", "cholesky", "cg")
 
 
@@ -45,7 +45,7 @@ class ControlVariateResult:
     kernel : Kernel
         Base kernel used.
     rho : float
-        Regularisation used.
+        Regularisation used; Cholesky raises it tenfold as long as the matrix is not positive definite in rounding.
     converged : bool
     n_iter : int
         Conjugate gradient iterations; 0 by Cholesky.
@@ -173,8 +173,8 @@ class SteinControlVariate:
         rho = default_rho(system) if self.rho is None else self.rho
         f_fit = target if fit is None else target[fit]
         ones = np.ones((len(f_fit), 1))
-        solver = _solver(self.solver, len(f_fit))
-        both, converged, n_iter = system.solve(
+        solver = choose_solver(self.solver, len(f_fit))
+        both, rho, converged, n_iter = system.solve(
             np.hstack([ones, f_fit]), rho, solver, self.tol, self.max_iter
         )
         beta = both[:, 1:].sum(axis=0) / both[:, 0].sum()
@@ -246,8 +246,8 @@ class VectorSteinControlVariate:
         Base kernel; by default Gaussian with the median bandwidth of all points.
     task_matrix : array, shape (T, T), or "learn"
         B. To learn it, the values are read as those of Gaussian processes with covariance ``B[t, t'] k0 + rho I`` and
-        unknown means, and B maximises their restricted likelihood; of more than 600 points a subset is used, so that
-        an iteration costs at most O(600^3).
+        unknown means, and B maximises their restricted likelihood; of more than 300 points a subset is used, so that
+        an iteration costs at most O(300^3).
     rho : float, optional
         By default 1e-8 times the mean of the diagonal of K.
     learn_iter : int, optional
@@ -351,7 +351,9 @@ class VectorSteinControlVariate:
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-        beta, c, converged, n_iter = self._fit(system, f, rho, _solver(self.solver, len(task)))
+        beta, c, rho, converged, n_iter = self._fit(
+            system, f, rho, choose_solver(self.solver, len(task))
+        )
         if not converged:
             _warn(n_iter, self.tol)
         ends = np.cumsum(sizes)[:-1]
@@ -371,13 +373,13 @@ class VectorSteinControlVariate:
 
     def _fit(
         self, system: SteinSystem, f: Any, rho: float, solver: str
-    ) -> tuple[Any, Any, bool, int]:
+    ) -> tuple[Any, Any, float, bool, int]:
         design = np.where(system.task[:, None] == np.arange(len(system.tasks)), 1.0, 0.0)
-        both, converged, n_iter = system.solve(
+        both, rho, converged, n_iter = system.solve(
             np.hstack([design, f]), rho, solver, self.tol, self.max_iter
         )
         beta = np.linalg.solve(design.T @ both[:, :-1], design.T @ both[:, -1])
-        return beta, both[:, -1] - both[:, :-1] @ beta, converged, n_iter
+        return beta, both[:, -1] - both[:, :-1] @ beta, rho, converged, n_iter
 
 
 def _psd(value: Any) -> Any:
@@ -449,7 +451,7 @@ def _place(at: Input) -> tuple[Framework, str]:
 
 
 def _learning_points(sizes: list[int]) -> Any:
-    """At most 600 of the stacked points, as many of each task where there are as many."""
+    """At most 300 of the stacked points, as many of each task where there are as many."""
     share = max(2, _LEARN_FROM // len(sizes))
     starts = np.cumsum([0, *sizes[:-1]])
     parts = [
@@ -457,10 +459,6 @@ def _learning_points(sizes: list[int]) -> Any:
         for t, (start, size) in enumerate(zip(starts, sizes, strict=True))
     ]
     return np.concatenate(parts)
-
-
-def _solver(solver: str, n: int) -> str:
-    return ("cholesky" if n <= MOST_DENSE else "cg") if solver == "auto" else solver
 
 
 def _number(value: Any, one: bool) -> Any:

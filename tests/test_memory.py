@@ -375,7 +375,7 @@ def test_clam_is_a_function_of_its_seed_and_does_not_move_with_the_data():
 
 def test_clam_on_every_framework(xp, dtype):
     x, truth = mixture(n=20, k=3, d=8, spread=3.0)
-    model = ClAM(3, beta=0.5, n_restarts=1).fit(xp.asarray(x.astype(dtype)))
+    model = ClAM(3, beta=0.5, n_restarts=2, patience=1).fit(xp.asarray(x.astype(dtype)))
     assert xp.is_array(model.prototypes) and xp.dtype(model.prototypes) == dtype
     labels = xp.to_numpy(model.labels)
     assert len({(a, b) for a, b in zip(truth, labels, strict=True)}) == 3

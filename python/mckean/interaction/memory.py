@@ -398,8 +398,8 @@ class ClAM:
     """Cluster points by learning prototypes whose associative memory completes them.
 
     Training hides random coordinates of the points, lets `clam_steps` fill them in, and follows the gradient of the
-    completion error (`clam_loss`) with Adam. A point belongs to the prototype nearest to where the memory takes it. Of
-    several restarts, each from data chosen far apart (the seeding of k-means++), the one of least inertia counts.
+    completion error (`clam_loss`) with Adam. A point belongs to the prototype nearest to where the memory takes it.
+    Of several restarts, each from data chosen far apart (greedy k-means++), the one of least inertia counts.
 
     Parameters
     ----------
@@ -606,17 +606,27 @@ class ClAM:
 
 
 def _far_apart(data: Input, n_chosen: int, seed: int, restart: int) -> Any:
-    """Rows drawn one by one, with probability in proportion to the squared distance to those drawn (k-means++)."""
+    """Greedy k-means++: rows drawn one by one, with probability in proportion to the squared distance to those drawn,
+    each the best of a few candidates."""
     n, x = data.shape[0], data.array
-    draws = random.uniform(seed, n_chosen, stream=_STARTS, counter=restart)
-    chosen = [int(draws[0] * n)]
-    nearest = np.full(n, np.inf)
+    n_candidates = 2 + int(math.log(n_chosen))
+    draws = random.uniform(seed, (n_chosen, n_candidates), stream=_STARTS, counter=restart)
+    chosen = [int(draws[0, 0] * n)]
+    nearest = _squares(x, chosen[0])
     for u in draws[1:]:
-        from_last = x - x[chosen[-1] : chosen[-1] + 1]
-        nearest = np.minimum(nearest, to_numpy((from_last * from_last).sum(1)).astype(np.float64))
         mass = np.cumsum(nearest)
-        chosen.append(min(int(np.searchsorted(mass, u * mass[-1], side="right")), n - 1))
+        rows = np.minimum(np.searchsorted(mass, u * mass[-1], side="right"), n - 1)
+        trials = [np.minimum(nearest, _squares(x, int(row))) for row in rows]
+        best = int(np.argmin([trial.sum() for trial in trials]))
+        chosen.append(int(rows[best]))
+        nearest = trials[best]
     return take(x, np.array(chosen), data)
+
+
+def _squares(x: Any, row: int) -> Array:
+    """Squared distances of all points to one of them."""
+    delta = x - x[row : row + 1]
+    return to_numpy((delta * delta).sum(1)).astype(np.float64)
 
 
 def _pair(first: Any, first_name: str, second: Any, second_name: str) -> tuple[Input, Input]:

@@ -24,7 +24,7 @@ import mckean as mk
 def main():
     digits, labels = load_digits(return_X_y=True)
     digits, labels = digits[:800] / 16.0, labels[:800]
-    model = mk.interaction.ClAM(10, beta=8.0, n_restarts=2, seed=1).fit(digits)
+    model = mk.interaction.ClAM(10, beta=2.0, n_restarts=2, seed=1).fit(digits)
     k_means = KMeans(10, n_init=10, random_state=0).fit(digits)
     for name, found in (("ClAM", model.labels), ("k-means", k_means.labels_)):
         silhouette, rand = silhouette_score(digits, found), adjusted_rand_score(labels, found)

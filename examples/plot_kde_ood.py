@@ -5,7 +5,8 @@ Digits that do not belong, by kernel density
 A kernel density of the digits 0 to 4 scores what it has not seen: more of the same, the digits 5 to 9, and noise with
 the same mean and variance per pixel. Low density means out of distribution. The area under the ROC curve says how well,
 against the bandwidth; the participation says how many training points make the density of a query, from all of them
-(large bandwidths) to a single one.
+(large bandwidths) to a single one. In many dimensions the bandwidth with the largest held-out density is one where few
+points count.
 
 Run: ``python examples/plot_kde_ood.py`` (5 s), writes ``kde_ood.png``.
 """

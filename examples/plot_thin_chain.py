@@ -2,10 +2,10 @@
 Keep 64 states of a chain
 =========================
 
-A chain gives more states than one wants to store or to run an expensive model on. Standard thinning keeps every so
-manieth state; kernel thinning keeps those whose kernel means are closest to the whole chain's; Stein thinning those
-closest to the target itself, and so it removes the burn-in too. Judged by the maximum mean discrepancy to the target,
-which has a closed form here.
+A chain gives more states than one wants to store or to run an expensive model on. Standard thinning keeps states at
+equal distances in time; kernel thinning keeps those whose kernel means are closest to the whole chain's; Stein thinning
+those closest to the target itself, and so it removes the burn-in too. Judged by the maximum mean discrepancy to the
+target, which has a closed form here.
 
 Run: ``python examples/plot_thin_chain.py`` (10 s), writes ``thin_chain.png``.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import mckean as mk
 
 N, KEEP = 4096, (8, 16, 32, 64, 128, 256)
-MEANS, VARIANCE = np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, 2.5]]), 0.5
+MEANS, VARIANCE = np.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 2.0]]), 0.5
 
 
 def mmd(length, x):
@@ -42,14 +42,14 @@ def mmd(length, x):
 def main():
     target = mk.targets.GaussianMixture(MEANS, cov=np.full((3, 2), VARIANCE))
     start = np.array([[0.0, 9.0]])
-    chain = mk.samplers.MALA(target, 0.8)
+    chain = mk.samplers.MALA(target, 0.6)
     x = mk.run(chain, start, 5 * N, seed=3, thin=5, progress=False).x[:, 0]
     scores = target.grad_log_density(x)
     length = float(mk.median_bandwidth(x))
     k, stein = mk.kernels.Gaussian(length), mk.kernels.InverseMultiquadric(length)
 
     rules = {
-        "every so manieth": lambda m: np.arange(N // m - 1, N, N // m),
+        "standard thinning": lambda m: np.arange(N // m - 1, N, N // m),
         "kernel thinning": lambda m: mk.interaction.thin(k, x, m, seed=1).indices,
         "Stein thinning": lambda m: mk.interaction.thin(stein, x, m, scores=scores, seed=1).indices,
     }
@@ -66,6 +66,8 @@ def main():
     print(f"{'everything':<17} MMD {mmd(length, x):.4f} with {N} states")
     axes[0].axhline(mmd(length, x), color="k", ls=":", lw=1, label=f"all {N} states")
     axes[0].set(title="MMD to the target", xlabel="states kept")
+    axes[0].set_xticks(KEEP, KEEP)
+    axes[0].minorticks_off()
     axes[0].legend()
     figure.savefig("thin_chain.png", dpi=120)
 

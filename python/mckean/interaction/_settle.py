@@ -19,25 +19,27 @@ def settle(
 ) -> tuple[Any, Array, Array]:
     """Apply `step` to rows until each moves by less than `tol` times `unit`.
 
-    A row that rests leaves the computation, so its answer does not depend on the other rows.
-    Returns the rows, the number of steps each took and whether it came to rest.
+    A row that rests is moved no more, so its answer does not depend on the other rows. Returns the rows, the number of
+    steps each took and whether it came to rest.
     """
     x, n = start.array, start.shape[0]
-    counts = np.zeros(n, np.int64)
-    moving = np.arange(n)
-    for _ in range(max_iter):
-        if not moving.size:
+    counts, rest = np.zeros(n, np.int64), np.zeros(n, bool)
+    rows, z = np.arange(n), x
+    for _ in range(max_iter if n else 0):
+        moving = ~rest[rows]
+        after = step(z)
+        moved = to_numpy((((after - z) / unit) ** 2).sum(1)).astype(np.float64)
+        counts[rows[moving]] += 1
+        rest[rows[moving & (moved < tol * tol)]] = True
+        z = after if moving.all() else _choose(moving, after, z, start)
+        left = np.flatnonzero(~rest[rows])
+        if not left.size:
             break
-        everything = moving.size == n
-        before = x if everything else take(x, moving, start)
-        after = step(before)
-        moved = to_numpy((((after - before) / unit) ** 2).sum(1)).astype(np.float64)
-        counts[moving] += 1
-        x = after if everything else _put(x, moving, after, start)
-        moving = moving[~(moved < tol * tol)]
-    rest = np.ones(n, bool)
-    rest[moving] = False
-    return x, counts, rest
+        # Not at every row that rests: JAX compiles its operations anew for every number of rows.
+        if 2 * left.size <= rows.size:
+            x = _put(x, rows, z, start)
+            rows, z = rows[left], take(z, left, start)
+    return _put(x, rows, z, start), counts, rest
 
 
 def take(x: Any, rows: Array, like: Input) -> Any:
@@ -47,9 +49,14 @@ def take(x: Any, rows: Array, like: Input) -> Any:
 
 def _put(x: Any, rows: Array, new: Any, like: Input) -> Any:
     """`x` with `rows` replaced, in what frameworks with immutable arrays can do as well."""
-    source = np.zeros(x.shape[0], np.int64)
-    source[rows] = np.arange(rows.size)
-    mask = np.zeros((x.shape[0], 1), like.dtype)
-    mask[rows] = 1.0
-    chosen = like.framework.asarray(mask, like.device)
-    return x * (1.0 - chosen) + take(new, source, like) * chosen
+    if rows.size == x.shape[0]:
+        return new
+    source, chosen = np.zeros(x.shape[0], np.int64), np.zeros(x.shape[0], bool)
+    source[rows], chosen[rows] = np.arange(rows.size), True
+    return _choose(chosen, take(new, source, like), x, like)
+
+
+def _choose(chosen: Array, new: Any, old: Any, like: Input) -> Any:
+    """Rows of `new` where `chosen`, of `old` elsewhere."""
+    mask = like.framework.asarray(chosen.astype(like.dtype)[:, None], like.device)
+    return new * mask + old * (1.0 - mask)

@@ -456,8 +456,9 @@ class ClAM:
     >>> import numpy as np
     >>> import mckean as mk
     >>> from mckean.interaction.memory import ClAM
-    >>> x = mk.random.normal(1, (90, 2)) + np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 30, axis=0)
-    >>> model = ClAM(3, beta=0.5, n_restarts=1).fit(x)
+    >>> centres = 3.0 * mk.random.normal(1, (3, 8))
+    >>> x = np.repeat(centres, 30, axis=0) + mk.random.normal(2, (90, 8))
+    >>> model = ClAM(3, beta=0.5, n_restarts=2, patience=3).fit(x)
     >>> model.converged, np.bincount(model.labels).tolist()
     (True, [30, 30, 30])
     """

@@ -31,22 +31,22 @@ TOLERANCE = {"float64": 2e-12, "float32": 1e-5}
 
 def all_kernels(d):
     """Every kernel, on the scale of standard normal points in `d` dimensions."""
-    l = d**0.5
-    scales = np.linspace(0.5, 2.0, d) * l
+    length = d**0.5
+    scales = np.linspace(0.5, 2.0, d) * length
     return [
-        ks.Gaussian(0.7 * l),
+        ks.Gaussian(0.7 * length),
         ks.Gaussian(scales),
-        ks.Laplace(1.3 * l),
+        ks.Laplace(1.3 * length),
         ks.Laplace(scales),
-        ks.Matern32(l),
+        ks.Matern32(length),
         ks.Matern32(scales),
-        ks.Matern52(2.0 * l),
-        ks.Multiquadric(l),
-        ks.InverseMultiquadric(2.0 * l),
+        ks.Matern52(2.0 * length),
+        ks.Multiquadric(length),
+        ks.InverseMultiquadric(2.0 * length),
         ks.InverseMultiquadric(scales, -0.3),
-        ks.Cauchy(l),
-        ks.RationalQuadratic(l, 0.5),
-        ks.RationalQuadratic(l, 2.0),
+        ks.Cauchy(length),
+        ks.RationalQuadratic(length, 0.5),
+        ks.RationalQuadratic(length, 2.0),
         ks.Riesz(0.5),
         ks.Riesz(1.5, softening=0.1),
         ks.Energy(),
@@ -55,16 +55,22 @@ def all_kernels(d):
         ks.Polynomial(),
         ks.Polynomial(2, gamma=0.5 / d, c=0.0),
         ks.Polynomial(1),
-        ks.Sinc(1.2 / l),
+        ks.Sinc(1.2 / length),
         ks.Dot(0.3 / d),
-        ks.Gaussian(l) + 2 * ks.Energy(),
-        -0.5 * ks.Gaussian(l) + 0.5 * ks.Laplace(scales) + ks.Polynomial(2) + ks.Sinc(0.3 / l),
+        ks.Gaussian(length) + 2 * ks.Energy(),
+        -0.5 * ks.Gaussian(length)
+        + 0.5 * ks.Laplace(scales)
+        + ks.Polynomial(2)
+        + ks.Sinc(0.3 / length),
     ]
 
 
 def data(dtype, d, n, m, seed=0):
     rng = np.random.default_rng([seed, d, n, m])
-    draw = lambda *shape: rng.normal(size=shape).astype(dtype)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
     return draw(n, d), draw(m, d), draw(m), draw(m, 3), draw(n, d), draw(m, d)
 
 
@@ -72,7 +78,9 @@ def assert_close(got, want, scale, tolerance):
     """|got - want| <= tolerance * scale; scale is the sum of absolute terms."""
     got = np.asarray(got, np.float64)
     assert got.shape == want.shape
-    assert np.all(np.abs(got - want) <= tolerance * scale + 1e-30), np.max(np.abs(got - want) / (scale + 1e-30))
+    with np.errstate(invalid="ignore"):  # equal infinities count as equal
+        error = np.where(got == want, 0.0, np.abs(got - want))
+    assert np.all(error <= tolerance * scale + 1e-30), np.max(error / (scale + 1e-30))
 
 
 SIZES = [(1, 1), (7, 9), (20, 270), (70, 600)]
@@ -85,7 +93,9 @@ def test_every_reduction_of_every_kernel_matches_brute_force(which, d, dtype):
     for n, m in SIZES if d == 2 else SIZES[1:3]:
         x, y, w, several, sx, sy = data(dtype, d, n, m)
         for exclude in (False, True):
-            value, gx, gy, stein = ref._parts(k, x, y, sx, sy) if k.has_stein else [*ref._parts(k, x, y)[:3], None]
+            value, gx, gy, stein = (
+                ref._parts(k, x, y, sx, sy) if k.has_stein else [*ref._parts(k, x, y)[:3], None]
+            )
             value, gx, gy = (ref._mask(a, exclude) for a in (value, gx, gy))
             # The terms of a sum of kernels may cancel: errors are relative to their absolute values.
             size = sum(np.abs(ref._mask(ref.matrix_of_term(t, x, y), exclude)) for t in k.terms(d))
@@ -104,7 +114,9 @@ def test_every_reduction_of_every_kernel_matches_brute_force(which, d, dtype):
             assert_close(both[1], np.einsum("ijd,j->id", gx, w64), gscale, 3 * tol)
             if k.is_positive and m > exclude:
                 want = ref.kernel_logsumexp(k, x, y, w, exclude_self=exclude)
-                assert_close(kernel_logsumexp(k, x, y, w, exclude_self=exclude), want, 1 + np.abs(want), tol)
+                assert_close(
+                    kernel_logsumexp(k, x, y, w, exclude_self=exclude), want, 1 + np.abs(want), tol
+                )
                 values = np.tile(y, (1, 40 // d + 1))  # more columns than registers sum at once
                 for v in (None, w, values):
                     want = ref.kernel_mean(k, x, y, v, w, exclude_self=exclude)
@@ -114,7 +126,9 @@ def test_every_reduction_of_every_kernel_matches_brute_force(which, d, dtype):
                 got = stein_sum(k, x, sx, y=y, y_scores=sy, weights=w, exclude_self=exclude)
                 bound = np.abs(stein) @ np.abs(w64) + size @ np.abs(w64) * d
                 assert_close(got, stein @ w64, bound, 3 * tol)
-        assert_close(kernel_matrix(k, x, y), ref.matrix(k, x, y), np.abs(ref.matrix(k, x, y)) + 0.2, tol)
+        assert_close(
+            kernel_matrix(k, x, y), ref.matrix(k, x, y), np.abs(ref.matrix(k, x, y)) + 0.2, tol
+        )
         if k.has_stein:
             want = ref.stein_matrix(k, x, sx, y, sy)
             assert_close(stein_matrix(k, x, sx, y, sy), want, np.abs(want) + d, tol * 3)
@@ -122,12 +136,19 @@ def test_every_reduction_of_every_kernel_matches_brute_force(which, d, dtype):
 
 @pytest.mark.parametrize("d", [64, 300, 784])
 def test_large_dimensions(d, dtype):
-    x, y, w, several, *_ = data(dtype, d, 25, 150)
+    x, y, w, *_ = data(dtype, d, 25, 150)
     for k in (ks.Gaussian(d**0.5), ks.Energy(), ks.Polynomial(), ks.Dot(0.3 / d)):
         value, gx, _, _ = ref._parts(k, x, y)
-        assert_close(kernel_sum(k, x, y, w), value @ w.astype(float), np.abs(value) @ np.abs(w), TOLERANCE[dtype])
+        assert_close(
+            kernel_sum(k, x, y, w),
+            value @ w.astype(float),
+            np.abs(value) @ np.abs(w),
+            TOLERANCE[dtype],
+        )
         scale = np.einsum("ijd,j->i", np.abs(gx), np.abs(w))[:, None] / d**0.5
-        assert_close(kernel_grad(k, x, y, w), np.einsum("ijd,j->id", gx, w), scale, 3 * TOLERANCE[dtype])
+        assert_close(
+            kernel_grad(k, x, y, w), np.einsum("ijd,j->id", gx, w), scale, 3 * TOLERANCE[dtype]
+        )
         if k.is_positive:
             assert_close(kernel_mean(k, x, y), ref.kernel_mean(k, x, y), 4.0, TOLERANCE[dtype])
 
@@ -137,19 +158,27 @@ def test_nothing_to_do(dtype):
     assert kernel_sum(k, none, x).shape == (0,) and kernel_grad(k, none, x).shape == (0, 2)
     assert kernel_mean(k, none, x).shape == (0, 2) and kernel_logsumexp(k, none, none).shape == (0,)
     assert stein_sum(k, none, none).shape == (0,) and kernel_matrix(k, none, x).shape == (0, 3)
-    assert pair_argmin(none, x)[0].shape == (0, 1) and pair_argmin(x, none)[0].tolist() == [[-1]] * 3
+    assert (
+        pair_argmin(none, x)[0].shape == (0, 1) and pair_argmin(x, none)[0].tolist() == [[-1]] * 3
+    )
     for shape in ((0, 3, 2), (4, 0, 2)):
         assert kernel_sum(k, np.ones(shape, dtype), np.ones(shape, dtype)).shape == shape[:2]
-    assert np.all(kernel_sum(k, x, none) == 0) and np.all(stein_sum(k, x, x, y=none, y_scores=none) == 0)
+    assert np.all(kernel_sum(k, x, none) == 0) and np.all(
+        stein_sum(k, x, x, y=none, y_scores=none) == 0
+    )
 
 
-@pytest.mark.parametrize("k", [ks.Gaussian(1.0), ks.Laplace(1.0), ks.InverseMultiquadric(1.0), ks.Energy()], ids=repr)
+@pytest.mark.parametrize(
+    "k", [ks.Gaussian(1.0), ks.Laplace(1.0), ks.InverseMultiquadric(1.0), ks.Energy()], ids=repr
+)
 def test_all_instruction_sets_agree(simd_level, k, dtype):
     for d in (2, 3, 10, 16, 40):
         x, y, w, *_ = data(dtype, d, 50, 700)
         scale = np.abs(ref.matrix(k, x, y)) @ np.abs(w.astype(float))
         assert_close(kernel_sum(k, x, y, w), ref.kernel_sum(k, x, y, w), scale, TOLERANCE[dtype])
-        assert_close(kernel_grad(k, x, y, w), ref.kernel_grad(k, x, y, w), scale.max(), 10 * TOLERANCE[dtype])
+        assert_close(
+            kernel_grad(k, x, y, w), ref.kernel_grad(k, x, y, w), scale.max(), 10 * TOLERANCE[dtype]
+        )
         if k.is_positive:
             assert_close(kernel_mean(k, x, y), ref.kernel_mean(k, x, y), 4.0, TOLERANCE[dtype])
 
@@ -167,7 +196,12 @@ def test_any_shape_and_stride(n, m, d, p, seed, dtype, stride):
     k = ks.Gaussian(d**0.5)
     got = kernel_sum(k, x, y, w)
     assert got.shape == ((n, p) if p else (n,)) and got.dtype == dtype
-    assert_close(got, ref.kernel_sum(k, x, y, w), ref.matrix(k, x, y) @ np.abs(w.astype(float)), TOLERANCE[dtype])
+    assert_close(
+        got,
+        ref.kernel_sum(k, x, y, w),
+        ref.matrix(k, x, y) @ np.abs(w.astype(float)),
+        TOLERANCE[dtype],
+    )
     if m == 0:
         assert np.all(kernel_logsumexp(k, x, y) == -np.inf)
         assert np.all(kernel_grad(k, x, y) == 0)
@@ -199,7 +233,9 @@ def test_framework_dtype_and_inputs_are_kept(xp, dtype):
     }
     for name, got in results.items():
         assert xp.is_array(got) and xp.dtype(got) == dtype
-        np.testing.assert_allclose(xp.to_numpy(got), plain[name], rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-7)
+        np.testing.assert_allclose(
+            xp.to_numpy(got), plain[name], rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-7
+        )
     assert xp.is_array(pair_argmin(x, y)[0])
     assert np.array_equal(xp.to_numpy(x), a)
 
@@ -234,7 +270,9 @@ def test_same_bits_for_any_number_of_threads(dtype):
 
 
 @pytest.mark.parametrize("d", [3, 16, 64, 784])
-@pytest.mark.parametrize("k", [ks.Energy(), ks.Laplace(0.5), ks.Matern32(0.5), ks.Log(), ks.Gaussian(0.01)], ids=repr)
+@pytest.mark.parametrize(
+    "k", [ks.Energy(), ks.Laplace(0.5), ks.Matern32(0.5), ks.Log(), ks.Gaussian(0.01)], ids=repr
+)
 def test_near_duplicates_far_from_the_origin(k, d, dtype):
     """The worst row counts: the inner-product form alone would lose all digits of these distances."""
     rng = np.random.default_rng(d)
@@ -256,8 +294,16 @@ def test_clusters_wide_apart(dtype):
         x = (np.repeat([[-5e3], [5e3]], 100, 0) + 0.05 * rng.normal(size=(200, d))).astype(dtype)
         for k in (ks.Energy(), ks.Gaussian(0.1 * d**0.5)):
             exact = ref.matrix(k, x, x)
-            assert_close(kernel_sum(k, x, x), exact.sum(1), np.abs(exact).sum(1), 1e-5 if dtype == "float32" else 1e-9)
-            want, size = ref.kernel_grad(k, x, x), np.abs(ref._parts(k, x, x)[1]).sum((1, 2))[:, None] / d**0.5
+            assert_close(
+                kernel_sum(k, x, x),
+                exact.sum(1),
+                np.abs(exact).sum(1),
+                1e-5 if dtype == "float32" else 1e-9,
+            )
+            want, size = (
+                ref.kernel_grad(k, x, x),
+                np.abs(ref._parts(k, x, x)[1]).sum((1, 2))[:, None] / d**0.5,
+            )
             assert_close(kernel_grad(k, x, x), want, size, 3e-5 if dtype == "float32" else 1e-8)
 
 
@@ -277,18 +323,25 @@ def test_exponentials_over_their_range(dtype):
     bound = (3e-7 if dtype == "float32" else 5e-16) + np.finfo(dtype).eps * s * 2
     assert np.all(np.abs(got - want)[normal] <= (bound * want)[normal])
     assert got[0] == 1.0
-    assert kernel_matrix(ks.Gaussian(1.0), np.zeros((1, 1), dtype), np.full((1, 1), 60, dtype))[0, 0] == 0.0
+    assert (
+        kernel_matrix(ks.Gaussian(1.0), np.zeros((1, 1), dtype), np.full((1, 1), 60, dtype))[0, 0]
+        == 0.0
+    )
 
 
 def test_logsumexp_of_far_points_and_shifted_weights(dtype):
     x, y, *_ = data(dtype, 3, 30, 200)
     k = ks.Gaussian(1e-3)  # everything is a thousand bandwidths away
     want = ref.kernel_logsumexp(k, x, y)
-    np.testing.assert_allclose(kernel_logsumexp(k, x, y), want, rtol=1e-6 if dtype == "float32" else 1e-13)
+    np.testing.assert_allclose(
+        kernel_logsumexp(k, x, y), want, rtol=1e-6 if dtype == "float32" else 1e-13
+    )
     base = kernel_logsumexp(ks.Gaussian(1.0), x, y, np.zeros(200, dtype))
     for shift in (-1e4, 1e4):
         moved = kernel_logsumexp(ks.Gaussian(1.0), x, y, np.full(200, shift, dtype))
-        np.testing.assert_allclose(moved - shift, base, rtol=0, atol=2e-3 if dtype == "float32" else 1e-11)
+        np.testing.assert_allclose(
+            moved - shift, base, rtol=0, atol=2e-3 if dtype == "float32" else 1e-11
+        )
         same = kernel_mean(ks.Gaussian(1.0), x, y, None, np.full(200, shift, dtype))
         assert np.array_equal(same, kernel_mean(ks.Gaussian(1.0), x, y))
 
@@ -297,12 +350,16 @@ def test_mean_of_one_dominant_point_and_hull(dtype):
     x, y, *_ = data(dtype, 4, 20, 300)
     lw = np.zeros(300, dtype)
     lw[17] = 1e4
-    np.testing.assert_array_equal(kernel_mean(ks.Gaussian(1.0), x, y, None, lw), np.tile(y[17], (20, 1)))
+    np.testing.assert_array_equal(
+        kernel_mean(ks.Gaussian(1.0), x, y, None, lw), np.tile(y[17], (20, 1))
+    )
     mean = kernel_mean(ks.Cauchy(1.0), x, y)
     assert np.all(mean <= y.max(0)) and np.all(mean >= y.min(0))
     lw[:] = -np.inf
     lw[3] = 0
-    np.testing.assert_array_equal(kernel_mean(ks.Gaussian(1e-4), x, y, None, lw), np.tile(y[3], (20, 1)))
+    np.testing.assert_array_equal(
+        kernel_mean(ks.Gaussian(1e-4), x, y, None, lw), np.tile(y[3], (20, 1))
+    )
     assert np.all(kernel_logsumexp(ks.Gaussian(1.0), x, y, np.full(300, -np.inf, dtype)) == -np.inf)
 
 
@@ -345,7 +402,9 @@ def test_permutations_of_points(dtype):
     k = ks.Gaussian(1.0)
     assert np.array_equal(kernel_sum(k, x[order], y, w), kernel_sum(k, x, y, w)[order])
     back = np.random.default_rng(2).permutation(500)
-    np.testing.assert_allclose(kernel_sum(k, x, y[back], w[back]), kernel_sum(k, x, y, w), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        kernel_sum(k, x, y[back], w[back]), kernel_sum(k, x, y, w), rtol=1e-3, atol=1e-4
+    )
 
 
 # ---- batches, neighbours, medians, random batches ----------------------------------------------------------------------
@@ -385,7 +444,9 @@ def test_batches_are_the_single_problems(dtype):
                 "matrix": kernel_matrix(k, x[b], y[b]),
             }
             for name, want in one.items():
-                np.testing.assert_allclose(got[name][b], want, rtol=2e-6 if dtype == "float32" else 1e-12, atol=1e-6)
+                np.testing.assert_allclose(
+                    got[name][b], want, rtol=2e-6 if dtype == "float32" else 1e-12, atol=1e-6
+                )
 
 
 @pytest.mark.parametrize("d", [1, 3, 16, 50])
@@ -406,7 +467,10 @@ def test_nearest_neighbours(d, dtype):
 def test_ties_go_to_the_smaller_index():
     x, y = np.zeros((3, 2)), np.ones((900, 2))
     assert np.array_equal(pair_argmin(x, y, 3)[0], np.tile([0, 1, 2], (3, 1)))
-    assert pair_argmin(np.zeros((1, 1)), np.array([[3.0], [1.0]]), bandwidth=np.array([0.5]))[1][0, 0] == 2.0
+    assert (
+        pair_argmin(np.zeros((1, 1)), np.array([[3.0], [1.0]]), bandwidth=np.array([0.5]))[1][0, 0]
+        == 2.0
+    )
 
 
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (3, 2), (4, 3), (257, 3), (300, 17), (500, 1)])
@@ -414,7 +478,11 @@ def test_exact_median_of_distances(n, d, dtype):
     x, *_ = data(dtype, d, n, 1)
     i, j = np.triu_indices(n, 1)
     s = ((x[i] - x[j]) ** 2).astype(dtype).sum(-1)
-    np.testing.assert_allclose(pair_median(x), np.median(np.sqrt(s.astype(np.float64))), rtol=5e-7 if dtype == "float32" else 1e-14)
+    np.testing.assert_allclose(
+        pair_median(x),
+        np.median(np.sqrt(s.astype(np.float64))),
+        rtol=5e-7 if dtype == "float32" else 1e-14,
+    )
     half = np.repeat(x[: n // 2 + 1], 2, axis=0)
     i, j = np.triu_indices(len(half), 1)
     want = np.median(np.sqrt(((half[i].astype(float) - half[j]) ** 2).sum(-1)))
@@ -428,7 +496,9 @@ def test_random_batches_are_unbiased_with_the_variance_of_sampling():
     n, b, repeats = 20, 5, 20_000
     x = rng.normal(size=(n, 2))
     k = ks.Gaussian(1.0)
-    draws = np.array([random_batch_sum(k, x, batch_size=b, seed=1, counter=i)[0] for i in range(repeats)])
+    draws = np.array(
+        [random_batch_sum(k, x, batch_size=b, seed=1, counter=i)[0] for i in range(repeats)]
+    )
     full = kernel_sum(k, x, x, exclude_self=True)[0]
     row = np.delete(ref.matrix(k, x, x)[0], 0)
     variance = (n - 1) ** 2 * (1 / (b - 1) - 1 / (n - 1)) * row.var(ddof=1)
@@ -473,7 +543,10 @@ def test_sums_and_multiples_of_kernels():
     [
         (lambda: ks.Gaussian(0.0), "bandwidth: expected a positive number, got 0.0"),
         (lambda: ks.Gaussian([1.0, -1.0]), "bandwidth: expected positive numbers"),
-        (lambda: ks.Gaussian(np.ones((2, 2))), r"bandwidth: expected a number or shape \(d,\), got \(2, 2\)"),
+        (
+            lambda: ks.Gaussian(np.ones((2, 2))),
+            r"bandwidth: expected a number or shape \(d,\), got \(2, 2\)",
+        ),
         (lambda: ks.Gaussian(np.nan), "bandwidth: expected a finite number"),
         (lambda: ks.Riesz(2.0), r"r: expected a number in \(0, 2\), got 2.0"),
         (lambda: ks.InverseMultiquadric(1.0, -1.5), r"beta: expected a number in \(-1, 0\)"),
@@ -531,6 +604,10 @@ def test_native_code_checks_sizes_again():
     with pytest.raises(ValueError, match="out: wrong size"):
         _core.kernel_sum(x, x, terms, None, False, None, 1, False, np.zeros(3))
     with pytest.raises(ValueError, match="no such metric"):
-        _core.kernel_sum(x, x, [(0, 1.0, 1.0, 0.0, 0.0, 0)], None, False, None, 1, False, np.zeros(4))
+        _core.kernel_sum(
+            x, x, [(0, 1.0, 1.0, 0.0, 0.0, 0)], None, False, None, 1, False, np.zeros(4)
+        )
     with pytest.raises(ValueError, match="unknown kind"):
-        _core.kernel_sum(x, x, [(12, 1.0, 1.0, 0.0, 0.0, -1)], None, False, None, 1, False, np.zeros(4))
+        _core.kernel_sum(
+            x, x, [(12, 1.0, 1.0, 0.0, 0.0, -1)], None, False, None, 1, False, np.zeros(4)
+        )

@@ -172,7 +172,7 @@ struct Plan {
         if (is_rough(term)) continue;
         scale = std::max(scale, term.kind <= KernelKind::matern52 ? term.scale : term.scale / term.offset);
       }
-      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps > 1e-6;
+      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps > (sizeof(T) == 4 ? 1e-6 : 1e-13);
       if (matters) near[g] = sizeof(T) == 4 ? T(0.05) : T(1e-3);
     }
   }

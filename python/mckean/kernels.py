@@ -118,7 +118,9 @@ class Sum(Kernel):
             part for k in kernels for part in (k.kernels if isinstance(k, Sum) else (k,))
         )
         if not 1 <= len(self.kernels) <= MAX_TERMS:
-            raise ValueError(f"kernels: expected 1 to {MAX_TERMS} summands, got {len(self.kernels)}")
+            raise ValueError(
+                f"kernels: expected 1 to {MAX_TERMS} summands, got {len(self.kernels)}"
+            )
         self.is_positive = all(k.is_positive for k in self.kernels)
         self.has_stein = all(k.has_stein for k in self.kernels)
 
@@ -352,7 +354,9 @@ class Riesz(Kernel):
     def terms(self, dim: int) -> tuple[Term, ...]:
         exponent = self.r / 2
         return (
-            Term(_POWERS.get(exponent, POWER), -1.0, 1.0, self.softening * self.softening, exponent),
+            Term(
+                _POWERS.get(exponent, POWER), -1.0, 1.0, self.softening * self.softening, exponent
+            ),
         )
 
     def __repr__(self) -> str:
@@ -527,4 +531,3 @@ def _text(bandwidth: Any) -> str:
 
 def _softening(eps: float) -> str:
     return "" if eps == 0.0 else f", softening={eps}"
-

@@ -65,7 +65,7 @@ struct HalvingTree {
     std::vector<T> part(deeper ? members.size() * members.size() : 0);
     for (int side = 0; side < 2; ++side) {
       for (int64_t p = 0; p < n / 2; ++p) {
-        members[static_cast<size_t>(p)] = 2 * p + (right[static_cast<size_t>(p)] == side ? 1 : 0);
+        members[static_cast<size_t>(p)] = 2 * p + (right[static_cast<size_t>(p)] != side ? 1 : 0);
         ids[static_cast<size_t>(p)] = points[members[static_cast<size_t>(p)]];
       }
       if (deeper) sub_gram(gram, n, members, part.data());
@@ -308,7 +308,7 @@ int64_t bradley_terry(const Comparisons& g, bool zermelo, double prior, double t
             down += g.losses[e] * share;
           }
         }
-        p[i] = up / down;
+        if (down > 0) p[i] = up / down;  // else nobody was met
         since_poll += g.start[i + 1] - g.start[i] + 1;
         if (since_poll > chunk_work) {
           poll_inside_chunk();

@@ -113,8 +113,8 @@ def kmedoids(
 
     Notes
     -----
-    Ties go to the smaller index. An exchange must lower the loss by more than rounding: a relative 1e-6 in float32,
-    1e-12 in float64.
+    Ties go to the smaller index. An exchange must lower the loss by more than the rounding of sums, which are made in
+    float64; with a kernel also by more than a relative 1e-6 in float32, 1e-12 in float64.
 
     References
     ----------
@@ -187,7 +187,9 @@ def _given(init: Any, n: int, count: int) -> Array:
 
 
 class _Distances:
-    """Distances between n objects, a few rows at a time. Subclasses compute `block`."""
+    """Distances between n objects, a few rows at a time."""
+
+    noise = 0.0  # relative difference of the same distance computed twice
 
     def __init__(self, n: int, dtype: str) -> None:
         self.n, self.dtype = n, dtype
@@ -251,6 +253,7 @@ class _KernelDistances(_Distances):
     def __init__(self, k: kernels.Kernel, x: Array) -> None:
         super().__init__(len(x), str(x.dtype))
         self.k, self.x = k, x
+        self.noise = 1e-6 if self.dtype == "float32" else 1e-12
         self.diagonal = np.empty(self.n, x.dtype)
         for start in range(0, self.n, 256):
             part = slice(start, start + 256)
@@ -426,18 +429,21 @@ class _State:
         for start in range(0, k, step):
             for slot, row in enumerate(d.rows(medoids[start : start + step]), start):
                 self.native.pam_offer(*self.arrays, k, row, slot, int(medoids[slot]))
-        self.loss = self._refresh()
-        if not math.isfinite(self.loss):
+        self._refresh()
+        if not math.isfinite(self.loss + self.bound):
             raise ValueError(f"x: expected distances within the range of {d.dtype}")
 
     @property
     def arrays(self) -> tuple[Array, Array, Array, Array]:
         return (*self.slots, *self.reach)
 
-    def _refresh(self) -> float:
+    def _refresh(self) -> None:
+        self.loss = float(self.reach[0].sum(dtype=np.float64))
+        #: A change must be below it: rounding taken for an improvement could make the search cycle.
+        self.bound = -self.d.noise * self.loss
         if len(self.removal) > 1:
             self.native.pam_removal(*self.arrays, self.removal)
-        return float(self.reach[0].sum(dtype=np.float64))
+            self.bound -= 1e-13 * float(self.reach[1].sum(dtype=np.float64))
 
     def swap(self, slot: int, point: int, row: Array) -> None:
         self.is_medoid[self.medoids[slot]] = 0
@@ -450,7 +456,7 @@ class _State:
             search = self._found[start : min(start + step, count)]
             to_medoids = np.ascontiguousarray(self.d.between(search, self.medoids))
             self.native.pam_search(*self.arrays, k, search, to_medoids)
-        self.loss = self._refresh()
+        self._refresh()
 
 
 @dataclass(frozen=True)
@@ -480,11 +486,6 @@ def _search(d: _Distances, start: Array, method: str, max_iter: int) -> _Found:
     return _Found(state.medoids, labels, state.loss, done, rounds, swaps)
 
 
-def _bound(state: _State) -> float:
-    """What a change must be below: rounding must not be taken for an improvement, or the search may cycle."""
-    return -(1e-6 if state.d.dtype == "float32" else 1e-12) * state.loss
-
-
 def _eager_swaps(state: _State, max_iter: int) -> tuple[bool, int, int]:
     """FasterPAM: candidates in turn, until it is the turn of the last that was swapped in."""
     swaps, last = 0, state.d.n
@@ -499,7 +500,7 @@ def _eager_swaps(state: _State, max_iter: int) -> tuple[bool, int, int]:
                     state.is_medoid,
                     first + at,
                     rows[at:],
-                    _bound(state),
+                    state.bound,
                 )
                 at += found
                 if at < len(rows):
@@ -530,7 +531,7 @@ def _best_swaps(state: _State, max_iter: int) -> tuple[bool, int, int]:
                 slots[part],
             )
         best = int(np.argmin(change))
-        if not change[best] < _bound(state):
+        if not change[best] < state.bound:
             return True, swaps + 1, swaps
         state.swap(int(slots[best]), best, state.d.rows(np.array([best]))[0])
     return False, max_iter, max_iter

@@ -64,7 +64,10 @@ def test_change_of_every_swap_is_that_of_brute_force(simd_level, dtype):
     by_distance = np.argsort(d[:, medoids], axis=1)
     assert (state[0] == by_distance[:, 0]).all() and (state[1] == by_distance[:, 1]).all()
     removal = np.empty(k)
-    _core.pam_removal(*state, removal)
+    near, far = _core.pam_totals(*state, removal)
+    assert near == pytest.approx(state[2].sum(), rel=1e-6) and far == pytest.approx(
+        state[3].sum(), rel=1e-6
+    )
     is_medoid = np.isin(np.arange(n), medoids).astype(np.uint8)
     change, slot = np.empty(n), np.empty(n, np.int32)
     _core.pam_changes(*state, removal, is_medoid, 0, d, change, slot)

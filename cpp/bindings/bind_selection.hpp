@@ -84,11 +84,12 @@ void bind_selection_type(nb::module_& m) {
       "nearest"_a.noconvert(), "second"_a.noconvert(), "near"_a.noconvert(), "far"_a.noconvert(), "k"_a,
       "row"_a.noconvert(), "slot"_a, "point"_a);
   m.def(
-      "pam_removal",
+      "pam_totals",
       [](Out<int32_t> nearest, Out<int32_t> second, Out<T> near, Out<T> far, Out<double> removal) {
         PamState<T> s = pam_state<T>(nearest, second, near, far, size_of(removal));
         nb::gil_scoped_release release;
-        pam_removal<T>(s, removal.data());
+        PamTotals totals = pam_totals<T>(s, removal.data());
+        return std::make_tuple(totals.near, totals.far);
       },
       "nearest"_a.noconvert(), "second"_a.noconvert(), "near"_a.noconvert(), "far"_a.noconvert(),
       "removal"_a.noconvert());

@@ -35,8 +35,13 @@ void alone(Body body) {
 // The rows and columns of a matrix that belong to one half.
 template <class T>
 void sub_gram(const T* gram, int64_t n, const std::vector<int64_t>& members, T* out) {
-  for (int64_t i : members)
-    for (int64_t j : members) *out++ = gram[i * n + j];
+  // On and above the diagonal, which is what the walk reads.
+  const size_t count = members.size();
+  const int64_t* at = members.data();
+  for (size_t i = 0; i < count; ++i) {
+    const T* row = gram + at[i] * n;
+    for (size_t j = i; j < count; ++j) out[i * count + j] = row[at[j]];
+  }
 }
 
 template <class T>
@@ -148,10 +153,11 @@ void pam_offer(const PamState<T>& s, const T* row, int32_t slot, int64_t point) 
 }
 
 template <class T>
-void pam_removal(const PamState<T>& s, double* removal) {
+PamTotals pam_totals(const PamState<T>& s, double* removal) {
   std::fill(removal, removal + s.k, 0.0);
   for (int64_t o = 0; o < s.n; ++o)
     removal[s.nearest[o]] += static_cast<double>(s.far[o]) - static_cast<double>(s.near[o]);
+  return {loops<T>().gain(s.n, s.near, nullptr), loops<T>().gain(s.n, s.far, nullptr)};
 }
 
 namespace {
@@ -363,7 +369,7 @@ int64_t unreached(const Comparisons& g, bool beats) {
   template int64_t best_replacement<T>(int64_t, const double*, const T*, const double*, const uint8_t*, double);       \
   template void distances<T>(const DistanceArgs<T>&);                                                                  \
   template void pam_offer<T>(const PamState<T>&, const T*, int32_t, int64_t);                                          \
-  template void pam_removal<T>(const PamState<T>&, double*);                                                           \
+  template PamTotals pam_totals<T>(const PamState<T>&, double*);                                                       \
   template void pam_changes<T>(const PamState<T>&, const double*, const uint8_t*, int64_t, int64_t, const T*, double*, \
                                int32_t*);                                                                              \
   template int64_t pam_first<T>(const PamState<T>&, const double*, const uint8_t*, int64_t, int64_t, const T*, double, \

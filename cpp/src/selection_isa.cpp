@@ -112,27 +112,40 @@ void distances(const DistanceArgs<T>& a, int64_t first, int64_t last) {
   }
 }
 
-// A candidate matters to a point only if it is nearer than the second nearest medoid: with many medoids most registers are
-// passed over by one comparison.
+// A candidate matters to a point only if it is nearer than the second nearest medoid. With many medoids most registers are
+// passed over by one comparison; the points of the others are listed first and then dealt with, because a branch for each
+// would be mispredicted more often than not: 4 times as long with 10 medoids.
 template <class T>
 double changes(const PamState<T>& s, const T* __restrict row, double* __restrict loss) {
   using V = Vec<T>;
-  constexpr int N = width<T>;
+  constexpr int N = width<T>, run = 512;
+  int32_t list[run];
   double common = 0;
-  auto visit = [&](int64_t o) {
-    const T d = row[o];
-    if (!(d < s.far[o])) return;
-    const T near = s.near[o], lower = d < near ? d : near, upper = d < near ? near : d;
-    common += static_cast<double>(lower) - static_cast<double>(near);
-    loss[s.nearest[o]] += static_cast<double>(upper) - static_cast<double>(s.far[o]);
-  };
-  int64_t o = 0;
-  for (; o + N <= s.n; o += N) {
-    auto closer = load<V>(row + o) < load<V>(s.far + o);
-    if (!Ops<V>::any(closer)) continue;
-    for (int l = 0; l < N; ++l) visit(o + l);
+  for (int64_t first = 0; first < s.n; first += run) {
+    const int count = static_cast<int>(s.n - first < run ? s.n - first : run);
+    const T* __restrict d = row + first;
+    const T* __restrict near = s.near + first;
+    const T* __restrict far = s.far + first;
+    const int32_t* __restrict nearest = s.nearest + first;
+    int listed = 0, o = 0;
+    for (; o + N <= count; o += N) {
+      if (!Ops<V>::any(load<V>(d + o) < load<V>(far + o))) continue;
+      for (int l = 0; l < N; ++l) {
+        list[listed] = o + l;
+        listed += d[o + l] < far[o + l];
+      }
+    }
+    for (; o < count; ++o) {
+      list[listed] = o;
+      listed += d[o] < far[o];
+    }
+    for (int i = 0; i < listed; ++i) {
+      const int at = list[i];
+      const double here = d[at], best = near[at];
+      common += (here < best ? here : best) - best;
+      loss[nearest[at]] += (here < best ? best : here) - static_cast<double>(far[at]);
+    }
   }
-  for (; o < s.n; ++o) visit(o);
   return common;
 }
 

@@ -10,8 +10,8 @@ namespace mk {
 // ---- kernel thinning ------------------------------------------------------------------------------------------------
 // R. Dwivedi, L. Mackey, "Generalized kernel thinning", ICLR 2022: KT-SPLIT.
 
-// One halving of a run of n points (n even), of which the first were dealt before: point 2 p and 2 p + 1 go to different
-// halves. gram (n, n); sums (n,): sum of the points dealt before, + where they went right, - left; both halves of a pair
+// One halving of a run of n points (n even), after others that were dealt before: point 2 p and 2 p + 1 go to different
+// halves. gram (n, n), of which only what is on and above the diagonal counts; sums (n,): sum of the points dealt before, + where they went right, - left; both halves of a pair
 // are dealt by one number of `uniforms` (n / 2,). right[p] = 1: point 2 p goes right, 2 p + 1 left. sums is written over.
 template <class T>
 struct HalveArgs {
@@ -47,6 +47,10 @@ struct PamState {
   T *near, *far;
 };
 
+struct PamTotals {
+  double near, far;
+};
+
 // ---- ranking --------------------------------------------------------------------------------------------------------
 // M. Newman, "Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023.
 
@@ -77,9 +81,9 @@ void distances(const DistanceArgs<T>& args);
 // Offers medoid `slot`, whose distances are `row`, to every point; slots come in order, from 0. point: the medoid itself.
 template <class T>
 void pam_offer(const PamState<T>& state, const T* row, int32_t slot, int64_t point);
-// removal[b]: what the loss gains if medoid b is taken away.
+// Sums of near and far; removal[b]: what the loss gains if medoid b is taken away.
 template <class T>
-void pam_removal(const PamState<T>& state, double* removal);
+PamTotals pam_totals(const PamState<T>& state, double* removal);
 // For candidates first .. first + count with the distances `rows` (count, n): the change of the loss by the best swap, and
 // the slot that goes; +infinity for medoids.
 template <class T>

@@ -199,7 +199,7 @@ class _Distances:
         raise NotImplementedError
 
     def between(self, index: Array, others: Array) -> Array:
-        """Return the distances of objects `index` to `others`."""
+        """Return the distances of objects `index` to `others`, C-contiguous."""
         raise NotImplementedError
 
     def subset(self, index: Array) -> _Distances:
@@ -243,7 +243,7 @@ class _Matrix(_Distances):
         return out
 
     def between(self, index: Array, others: Array) -> Array:
-        return np.asarray(self.matrix[np.ix_(index, others)])
+        return np.ascontiguousarray(self.matrix[np.ix_(index, others)])
 
     def subset(self, index: Array) -> _Distances:
         return _Matrix(self.between(index, index))
@@ -384,7 +384,7 @@ def _lab(d: _Distances, count: int, seed: int) -> Array:
         sample = sample[~np.isin(sample, chosen)][:size]
         gains = np.empty(len(sample))
         some = None if near is None else np.ascontiguousarray(near[sample])
-        executor("cpu").pam_gains(np.ascontiguousarray(d.between(sample, sample)), some, gains)
+        executor("cpu").pam_gains(d.between(sample, sample), some, gains)
         chosen.append(int(sample[np.lexsort((sample, gains))[0]]))
         row = d.rows(np.array(chosen[-1:]))[0]
         near = row if near is None else np.minimum(near, row)
@@ -419,8 +419,13 @@ class _State:
         self.d, self.medoids = d, medoids.copy()
         self.native = executor("cpu")
         k = len(medoids)
-        self.slots = (np.empty(d.n, np.int32), np.empty(d.n, np.int32))
-        self.reach = (np.empty(d.n, d.dtype), np.empty(d.n, d.dtype))
+        # Of every object: slot of the nearest and of the second nearest medoid, and their distances.
+        self.arrays = (
+            np.empty(d.n, np.int32),
+            np.empty(d.n, np.int32),
+            np.empty(d.n, d.dtype),
+            np.empty(d.n, d.dtype),
+        )
         self.is_medoid = np.zeros(d.n, np.uint8)
         self.is_medoid[medoids] = 1
         self.removal = np.empty(k)
@@ -433,17 +438,12 @@ class _State:
         if not math.isfinite(self.loss + self.bound):
             raise ValueError(f"x: expected distances within the range of {d.dtype}")
 
-    @property
-    def arrays(self) -> tuple[Array, Array, Array, Array]:
-        return (*self.slots, *self.reach)
-
     def _refresh(self) -> None:
-        self.loss = float(self.reach[0].sum(dtype=np.float64))
+        self.loss, spare = self.native.pam_totals(*self.arrays, self.removal)
         #: A change must be below it: rounding taken for an improvement could make the search cycle.
         self.bound = -self.d.noise * self.loss
         if len(self.removal) > 1:
-            self.native.pam_removal(*self.arrays, self.removal)
-            self.bound -= 1e-13 * float(self.reach[1].sum(dtype=np.float64))
+            self.bound -= 1e-13 * spare
 
     def swap(self, slot: int, point: int, row: Array) -> None:
         self.is_medoid[self.medoids[slot]] = 0
@@ -454,7 +454,7 @@ class _State:
         step = max(1, _VALUES // k)
         for start in range(0, count, step):
             search = self._found[start : min(start + step, count)]
-            to_medoids = np.ascontiguousarray(self.d.between(search, self.medoids))
+            to_medoids = self.d.between(search, self.medoids)
             self.native.pam_search(*self.arrays, k, search, to_medoids)
         self._refresh()
 
@@ -482,7 +482,7 @@ def _search(d: _Distances, start: Array, method: str, max_iter: int) -> _Found:
         done, rounds, swaps = _best_swaps(state, max_iter)
     else:
         done, rounds, swaps = _eager_swaps(state, max_iter)
-    labels = state.slots[0].astype(np.int64)
+    labels = state.arrays[0].astype(np.int64)
     return _Found(state.medoids, labels, state.loss, done, rounds, swaps)
 
 
@@ -562,7 +562,7 @@ def _clara(
         if best is None or state.loss < best.loss:
             best, done = state, found.converged
     assert best is not None
-    return _Found(best.medoids, best.slots[0].astype(np.int64), best.loss, done, rounds, swaps)
+    return _Found(best.medoids, best.arrays[0].astype(np.int64), best.loss, done, rounds, swaps)
 
 
 def _index_array(at: Input, indices: Array) -> Any:

@@ -247,8 +247,8 @@ class _Pairs:
     def diagonal(self) -> Array:
         """Return k(x, x), float64."""
         out = np.empty(self.n)
-        for start in range(0, self.n, 256):
-            block = np.arange(start, min(start + 256, self.n))
+        for start in range(0, self.n, 64):
+            block = np.arange(start, min(start + 64, self.n))
             out[block] = np.diagonal(self.matrix(block, block))
         return out
 

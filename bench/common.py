@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import re
+import select
 import statistics
 import subprocess
 import sys
@@ -64,11 +66,18 @@ class Options(argparse.Namespace):
     skipped: dict[str, str]
 
 
-def options(family: str, peers: Sequence[str], argv: Sequence[str] | None) -> Options:
-    """Parse the command line; peers that cannot be imported move to `skipped`."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def options(
+    family: str,
+    peers: Sequence[str],
+    argv: Sequence[str] | None,
+    add: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> Options:
+    """Parse the command line, with what `add` puts in; peers that cannot be imported move to `skipped`."""
     parser = argparse.ArgumentParser(
         prog=f"./run bench {family}", description=f"mckean beside its peers: {family}."
     )
@@ -79,7 +88,7 @@ def options(family: str, peers: Sequence[str], argv: Sequence[str] | None) -> Op
         "--threads",
         type=int,
         nargs="+",
-        help=f"thread counts, for every peer; default 1 and {cores}",
+        help=f"thread counts, for every peer; default 1 and {cores()}",
     )
     parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32"])
     parser.add_argument(
@@ -89,17 +98,19 @@ def options(family: str, peers: Sequence[str], argv: Sequence[str] | None) -> Op
         default=list(peers),
         help="peers to compare with",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, under a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, a minute or two")
     parser.add_argument(
         "--save", action="store_true", help="write bench/results/<device>-<family>.json"
     )
+    if add:
+        add(parser)
     args = parser.parse_args(argv, namespace=Options())
-    args.threads = args.threads or sorted({1} if args.quick else {1, cores})
+    args.threads = args.threads or sorted({1} if args.quick else {1, cores()})
     args.skipped = {}
     for peer in dict.fromkeys(args.peer):
-        modules = {"diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"]}.get(
+        modules = {"diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"], "keops": ["pykeops"]}.get(
             peer, [peer]
-        )
+        )  # fmt: skip
         missing = [m for m in modules if m != "none" and importlib.util.find_spec(m) is None]
         if missing:
             args.skipped[peer] = f"{', '.join(missing)} not installed"
@@ -124,17 +135,22 @@ def set_threads(n: int) -> None:
 _children: dict[tuple[int, str], subprocess.Popen[str]] = {}
 
 
-def in_jax(script: str, cell: dict[str, Any], threads: int, dtype: str) -> Any:
-    """Run a cell in a child process that may use `threads` cores; None if it failed.
+def in_jax(
+    script: str, cell: dict[str, Any], threads: int, dtype: str, *, timeout: float | None = None
+) -> Any:
+    """Run a cell in a child process that may use `threads` cores; None if it failed or took longer than `timeout`.
 
     The thread pool of XLA is fixed when it starts, with one thread for each core the process may run on: each thread
-    count has a process of its own, which waits for cells until this one ends.
+    count has a process of its own, which waits for cells until this one ends. OpenMP and BLAS libraries in it start as
+    many threads, so it serves other peers as well.
     """
     key = (threads, dtype)
     if key not in _children:
         env = dict(
             os.environ, JAX_PLATFORMS="cpu", JAX_ENABLE_X64="1" if dtype == "float64" else "0"
         )
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            env[name] = str(threads)
         if threads == 1:
             env["XLA_FLAGS"] = env.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
         _children[key] = subprocess.Popen(
@@ -148,23 +164,40 @@ def in_jax(script: str, cell: dict[str, Any], threads: int, dtype: str) -> Any:
     try:
         child.stdin.write(json.dumps(cell) + "\n")
         child.stdin.flush()
+        if timeout is not None and not select.select([child.stdout], [], [], timeout)[0]:
+            print(f"{cell}: longer than {timeout:.0f} s", file=sys.stderr)
+            child.kill()
+            _forget(key)
+            return None
         return json.loads(child.stdout.readline())
     except (OSError, ValueError):
-        print("the JAX process died", file=sys.stderr)
+        print(f"{cell}: the process died", file=sys.stderr)
+        _forget(key)
         return None
+
+
+def _forget(key: tuple[int, str]) -> None:
+    """The next cell gets a new process."""
+    child = _children.pop(key)
+    child.stdout.close()
+    with contextlib.suppress(OSError):
+        child.stdin.close()
+    child.wait()
 
 
 def serve_jax(functions: dict[str, Callable[..., Any]]) -> None:
     """The child's side of `in_jax`: `functions` by the cell's "kind"."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[-1])])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is not an answer
     for line in sys.stdin:
         cell, result = json.loads(line), None
         try:
             result = functions[cell["kind"]](**{k: v for k, v in cell.items() if k != "kind"})
         except Exception as error:  # one failing cell must not lose the others
             print(f"{cell}: {type(error).__name__}: {error}", file=sys.stderr)
-        print(json.dumps(result), flush=True)
+        print(json.dumps(result), file=answers, flush=True)
 
 
 def _stop_children() -> None:
@@ -223,7 +256,9 @@ def machine() -> dict[str, str]:
         "simd": mk.info()["simd"],
         "python": platform.python_version(),
     }
-    for name in ("numpy", "torch", "jax", "diffrax", "torchsde"):
+    for name in (
+        "numpy", "torch", "jax", "diffrax", "torchsde", "pykeops", "scipy", "scikit-learn", "kmedoids", "goodpoints",
+    ):  # fmt: skip
         try:
             out[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

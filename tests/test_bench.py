@@ -1,6 +1,8 @@
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import mckean as mk
@@ -27,6 +29,18 @@ TABLES = {
             "step error W error H error K var W var H var K diffrax W diffrax H diffrax K",
         ),
     ],
+    "interaction": [
+        ("(a) microseconds", "op kernel mckean numpy_block ratio target"),
+        ("(b) thread scaling", "op d n 1 thread"),
+        ("(c) peak memory", "op dtype rows columns inputs output beyond MiB bytes per point"),
+        *(
+            (
+                f"({letter}) {op}: million pairs",
+                "kernel d n mckean numpy_block best peer ratio bound of bound error",
+            )
+            for letter, op in zip("defg", ("sum", "grad", "lse", "mean"), strict=True)
+        ),
+    ],
     "stepping": [
         ("(a) nanoseconds per normal", "n threads mckean numpy torch jax ratio"),
         ("(a) nanoseconds per uniform", "n threads mckean numpy torch jax ratio"),
@@ -39,13 +53,15 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize(("family", "peer"), [("brownian", "none"), ("stepping", "numpy")])
+@pytest.mark.parametrize(
+    ("family", "peer"), [("brownian", "none"), ("interaction", "numpy"), ("stepping", "numpy")]
+)
 def test_prints_its_tables(family, peer, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
     bench = importlib.import_module(f"bench_{family}")
     before = mk.get_num_threads()
     try:
-        bench.main(["--size", "64", "--threads", "1", "--quick", "--peer", peer])
+        bench.main(f"--size 64 --threads 1 --quick --dtype float32 --peer {peer}".split())
     finally:
         mk.set_num_threads(before)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -53,6 +69,60 @@ def test_prints_its_tables(family, peer, monkeypatch, capsys):
         at = next(i for i, line in enumerate(lines) if line.startswith(title))
         assert lines[at + 1].startswith(columns)
         assert any(character.isdigit() for character in lines[at + 2])
+
+
+PEER_CASES = [
+    (peer, op, kernel, d)
+    for peer, d in (("numpy_block", 3), ("numpy_block", 10), ("torch_block", 3), ("torch_block", 10), ("torch_dense", 10),
+                    ("scipy_cdist", 10), ("sklearn", 10), ("jax_block", 3), ("jax_dense", 10))
+    for op, kernels in (("sum", ("gaussian", "laplace", "imq", "energy")), ("grad", ("gaussian", "laplace", "imq", "energy")),
+                        ("lse", ("gaussian", "laplace")), ("mean", ("gaussian", "laplace")))
+    for kernel in kernels if peer != "sklearn" or op == "lse" or (op, kernel) == ("sum", "gaussian")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("peer", "op", "kernel", "d"), PEER_CASES)
+def test_peers_of_the_interaction_sums_solve_the_same_problem(peer, op, kernel, d, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    peers = importlib.import_module("interaction_peers")
+    assert peers.offers(peer, op, kernel, 60)
+    x, y, w = peers.points(60, 60, d, "float32")
+    found = np.asarray(peers.BUILD[peer](op, kernel, x, y, w)())
+    if peer == "sklearn" and op == "lse":  # a log density
+        found = found - found[0] + peers.BUILD["numpy_block"](op, kernel, x, y, w)()[0]
+    assert peers.error(op, kernel, x, y, w, found) < 3e-6
+    assert peers.error(op, kernel, x, y, w, found * 1.001) > 1e-5
+
+
+def test_interaction_bench_leaves_out_what_would_take_too_long(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = importlib.import_module("bench_interaction")
+    run = bench.Bench(
+        SimpleNamespace(peer=["numpy", "jax", "scipy"], budget=4.0, minutes=1.0), None
+    )
+    rates = {"mckean": 1e9, "jax_block": 3e8, "numpy_block": 2e8, "scipy_cdist": 5e7}
+    for n, limit, expected in [
+        (1_000, 8.0, ["numpy_block", "jax_block"]),
+        (30_000, 4.0, ["jax_block"]),  # 9e8 pairs: three seconds, and more than two for numpy
+        (100_000, 4.0, []),
+    ]:
+        assert list(run.wanted(run.peers, rates, n, 1, limit)) == expected
+    assert list(run.wanted(["scipy_cdist"], rates, 1_000, 1, 8.0)) == ["scipy_cdist"]
+
+
+def test_bound_of_the_interaction_bench_is_the_published_model(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = importlib.import_module("bench_interaction")
+    for op, kernel, d, dtype, blas, expected in [
+        ("sum", "gaussian", 2, "float32", 92e9, 4675),
+        ("grad", "imq", 10, "float32", 92e9, 1926),
+        ("lse", "laplace", 64, "float64", 43e9, 256),
+        ("mean", "gaussian", 784, "float64", 43e9, 16),
+    ]:
+        assert bench.bound(op, kernel, d, dtype, 1, blas) / 1e6 == pytest.approx(expected, rel=0.02)
+        assert bench.bound(op, kernel, d, dtype, 2, blas) == 2 * bench.bound(
+            op, kernel, d, dtype, 1, blas
+        )
 
 
 def test_cuda_bench_says_why_it_does_not_run(monkeypatch):

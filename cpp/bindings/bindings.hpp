@@ -189,11 +189,14 @@ void bind_stepping_type(nb::module_& m) {
 // ---- families of their own file -------------------------------------------------------------------------------------
 
 #include "bind_brownian.hpp"
+#include "bind_interaction.hpp"
 #include "bind_targets.hpp"
 
 inline void bind_executor(nb::module_& m) {
   bind_random(m);
   bind_brownian(m);
+  bind_interaction_type<float>(m);
+  bind_interaction_type<double>(m);
   bind_targets_type<float>(m);
   bind_targets_type<double>(m);
   bind_stepping_type<float>(m);

@@ -1,6 +1,6 @@
 """Sampling and optimising with interacting particles, on a native CPU and CUDA backend."""
 
-from mckean import brownian, random, samplers, targets
+from mckean import brownian, interaction, kernels, random, samplers, targets
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
 from mckean._info import info

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "mckean/kernels.hpp"
+
 #ifndef MK_EXECUTOR
 #error "MK_EXECUTOR must be cpu or cuda"
 #endif
@@ -106,6 +108,28 @@ struct LogisticArgs {
   double constant;
 };
 
+// ---- interaction sums -----------------------------------------------------------------------------------------------
+constexpr int max_kernel_terms = 8;
+
+// Independent problems of n points x against m points y, row-major, and a kernel that is a sum of terms.
+template <class T>
+struct PairArgs {
+  int64_t batch, n, m, dim;
+  const T *x, *y;  // (batch, n, dim), (batch, m, dim)
+  int n_terms;
+  KernelTerm terms[max_kernel_terms];
+  const double* metrics;  // host, (metrics, dim): 1 / bandwidth^2 of each dimension; null where no term names one
+  bool exclude_self;      // leave out the pairs i = j
+};
+
+// (m, columns) weights or values, one block for each problem or the same for all.
+template <class T>
+struct PairWeights {
+  const T* data;  // null: one column of ones
+  int64_t columns;
+  bool per_batch;
+};
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -138,6 +162,35 @@ void tree_increments(const TreeArgs& tree, const double* ts, int64_t n_times, T*
 template <class T>
 void fractional_values(const FractionalArgs& args, const double* ts, int64_t n_times, const double* partial, T* out,
                        Queue queue);
+
+// out (batch, n, columns) = sum_j k(x_i, y_j) w_j
+template <class T>
+void kernel_sum(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue queue);
+// gradient (batch, n, dim) = sum_j w_j times the derivative of k in x_i, or in y_j if `in_y`; sum (batch, n) unless null.
+// Returns how many pairs of coincident points a kernel that is singular there was asked for (host; the CUDA executor
+// then waits for the device).
+template <class T>
+int64_t kernel_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient,
+                        Queue queue);
+// logsumexp (batch, n) = log sum_j exp(lw_j) k(x_i, y_j), mean (batch, n, columns) = the values' mean under these weights;
+// null where not wanted.
+template <class T>
+void kernel_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,
+                    T* logsumexp, T* mean, Queue queue);
+// out (batch, n, columns) = sum_j k0(x_i, y_j) w_j, k0 the Stein kernel of scores_x (batch, n, dim), scores_y (batch, m, dim)
+template <class T>
+void stein_sum(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights, T* out,
+               Queue queue);
+// out (batch, n, m): for small problems. scores null: the kernel itself.
+template <class T>
+void kernel_matrix(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue queue);
+// The `count` nearest y of every x: index (batch, n, count) and distance, nearest first, ties to the smaller index;
+// -1 and infinity where there are no more. metrics: null or one row.
+template <class T>
+void nearest(const PairArgs<T>& args, int count, int64_t* index, T* distance, Queue queue);
+// The two middle elements (the same one twice if the number is odd) of all distances |x_i - x_j|, i < j; n >= 2. Waits.
+template <class T>
+void pair_median(const T* x, int64_t n, int64_t dim, double* lower, double* upper, Queue queue);
 
 template <class T>
 void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);

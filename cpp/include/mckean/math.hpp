@@ -18,7 +18,9 @@ namespace mk {
 // What the maths headers need to know of a value type:
 //   T  the scalar;  N  how many;  U  unsigned integers of the same width;  W  a random word (32 bits, in the low half of
 //   U where U is wider);  constant, sqrt, bits, from_bits;  from_small: u below 2^31 -> V;  from_centred: u - 2^29 -> V,
-//   rounded once;  from_word: 32 bits -> V (double only);  widen: W -> U;  any: is some lane of a comparison true;  lane, set_lane: one element.
+//   rounded once;  from_word: 32 bits -> V (double only);  widen: W -> U;  any: is some lane of a comparison true;
+//   lane, set_lane: one element;  min, max: of two numbers, b where a is NaN;  rsqrt: 1 / sqrt(x) for normal positive x,
+//   error below 4 ulp and not the same bits everywhere.
 template <class V>
 struct Ops;
 
@@ -38,6 +40,9 @@ struct Ops<float> {
     return __builtin_sqrtf(x);
 #endif
   }
+  static MK_HD float min(float a, float b) { return a < b ? a : b; }
+  static MK_HD float max(float a, float b) { return a > b ? a : b; }
+  static MK_HD float rsqrt(float x) { return 1.0f / sqrt(x); }
   static MK_HD U bits(float x) {
     U u;
     memcpy(&u, &x, sizeof u);
@@ -70,6 +75,9 @@ struct Ops<double> {
     return __builtin_sqrt(x);
 #endif
   }
+  static MK_HD double min(double a, double b) { return a < b ? a : b; }
+  static MK_HD double max(double a, double b) { return a > b ? a : b; }
+  static MK_HD double rsqrt(double x) { return 1.0 / sqrt(x); }
   static MK_HD U bits(double x) {
     U u;
     memcpy(&u, &x, sizeof u);

@@ -1,0 +1,447 @@
+// Kernels of two points: values, derivatives and logarithms, once for CPU and CUDA. V: see math.hpp.
+//
+// A radial kernel is F(s) of s = sum_a g_a delta_a^2, where g is the metric (1 / bandwidth^2 per dimension) or 1:
+//   gradient in x:  slope * (g delta),  slope = 2 F'(s)
+//   Stein kernel:   F sx.sy - slope (sx - sy).(g delta) - slope sum(g) - curve sum(g^2 delta^2),  curve = 4 F''(s)
+// A product kernel is F(t) of t = x.y:
+//   gradient in x:  slope * y,  slope = F'(t)
+//   Stein kernel:   F sx.sy + slope (sx.x + sy.y + d) + curve x.y,  curve = F''(t)
+// (Liu, Lee, Jordan, "A kernelized Stein discrepancy for goodness-of-fit tests".)
+#pragma once
+
+#include "mckean/math.hpp"
+
+namespace mk {
+
+enum class KernelKind : int {
+  gaussian,      // exp(-u / 2)              u = offset + scale s in all radial kinds
+  laplace,       // exp(-sqrt u)
+  matern32,      // (1 + a) exp(-a), a = sqrt(3 u)
+  matern52,      // (1 + a + a^2 / 3) exp(-a), a = sqrt(5 u)
+  inverse_sqrt,  // u^(-1/2)
+  square_root,   // u^(1/2)
+  reciprocal,    // 1 / u
+  power,         // u^exponent
+  logarithm,     // -log(u) / 2
+  polynomial,    // u^exponent, u = offset + scale x.y, a whole exponent >= 1
+  dot,           // exp(offset + scale x.y)
+  sinc,          // prod_a sin(z_a) / z_a, z = scale delta
+};
+constexpr int n_map_kinds = 11;  // all but sinc, which is no function of one number
+
+struct KernelTerm {
+  KernelKind kind;
+  double coefficient, scale, offset, exponent;
+  int metric;  // row of the metrics, or -1: the plain distance
+};
+
+MK_HD bool is_radial(KernelKind kind) { return kind <= KernelKind::logarithm; }
+// Infinite, or not differentiable, where two points coincide: then an error of the distance is not harmless there.
+MK_HD bool is_rough(const KernelTerm& t) {
+  return t.kind == KernelKind::laplace || t.kind == KernelKind::matern32 ||
+         (t.offset == 0.0 && t.kind >= KernelKind::inverse_sqrt && t.kind <= KernelKind::logarithm);
+}
+MK_HD bool is_singular(const KernelTerm& t) {
+  return t.offset == 0.0 && (t.kind == KernelKind::logarithm || t.kind == KernelKind::inverse_sqrt ||
+                             t.kind == KernelKind::reciprocal || (t.kind == KernelKind::power && t.exponent < 0.0));
+}
+
+// What the loops read of a term, in the type they work in.
+template <class T>
+struct KernelConstants {
+  T coefficient, scale, offset, exponent;
+  T rate;  // of the exponent: the factor of s, or of sqrt(s), or of x.y, in units of log 2
+  T slope, curve;
+  T log_coefficient;  // base 2
+  int degree;
+};
+
+template <class T>
+inline KernelConstants<T> kernel_constants(const KernelTerm& t) {
+  constexpr double log2_e = 1.44269504088896340736;
+  double rate = 0.0, slope = 0.0, curve = 0.0;
+  switch (t.kind) {
+    case KernelKind::gaussian:
+      rate = 0.5 * log2_e * t.scale;
+      slope = -t.scale;
+      curve = t.scale * t.scale;
+      break;
+    case KernelKind::laplace:
+      rate = std::sqrt(t.scale);
+      slope = -t.scale;
+      break;
+    case KernelKind::matern32:
+      rate = std::sqrt(3.0 * t.scale);
+      slope = -3.0 * t.scale;
+      curve = rate * rate * rate;
+      break;
+    case KernelKind::matern52:
+      rate = std::sqrt(5.0 * t.scale);
+      slope = -5.0 / 3.0 * t.scale;
+      curve = rate * rate * rate * rate / 3.0;
+      break;
+    case KernelKind::logarithm:
+      slope = -t.scale;
+      curve = 2.0 * t.scale * t.scale;
+      break;
+    case KernelKind::polynomial:
+      slope = t.exponent * t.scale;
+      curve = t.exponent * (t.exponent - 1.0) * t.scale * t.scale;
+      break;
+    case KernelKind::dot:
+      slope = t.scale;
+      curve = t.scale * t.scale;
+      break;
+    default:  // powers
+      slope = 2.0 * t.exponent * t.scale;
+      curve = 4.0 * t.exponent * (t.exponent - 1.0) * t.scale * t.scale;
+  }
+  double amount = t.coefficient < 0.0 ? -t.coefficient : t.coefficient;
+  return {static_cast<T>(t.coefficient), static_cast<T>(t.scale),  static_cast<T>(t.offset),
+          static_cast<T>(t.exponent),    static_cast<T>(rate),     static_cast<T>(slope),
+          static_cast<T>(curve),         static_cast<T>(amount > 0.0 ? std::log2(amount) : 0.0),
+          static_cast<int>(t.exponent)};
+}
+
+// ---- exponentials ---------------------------------------------------------------------------------------------------
+
+// 2^r for |r| <= 1/2, minimax in relative error: 8e-8 and 1.5e-16. Exact at 0.
+template <class V>
+MK_HD V exp2_polynomial(V r, float) {
+  return horner(r, 1.0f, 0.6931471824645996f, 0.24022646248340607f, 0.05550328642129898f, 0.009618489071726799f,
+                0.0013399930903688073f, 0.0001534581242594868f);
+}
+template <class V>
+MK_HD V exp2_polynomial(V r, double) {
+  return horner(r, 1.0, 0.6931471805599453, 0.24022650695910158, 0.05550410866481989, 0.009618129107587862,
+                0.0013333558146794344, 0.00015403530463042986, 1.5252733488082786e-05, 1.321543285099565e-06,
+                1.017819809063954e-07, 7.074143136685289e-09, 4.4353565729015135e-10);
+}
+
+// 2^x for x <= bias of the format; 0 where the result would be below the normal numbers.
+template <class V>
+MK_HD V exp2_small(V x) {
+  using O = Ops<V>;
+  using T = typename O::T;
+  using F = Format<T>;
+  // Adding `magic` leaves round(x) + bias in the low bits, ready to become an exponent; at -bias that makes a zero.
+  const T magic = F::round_magic + T(F::bias);
+  x = O::max(x, O::constant(T(-F::bias)));
+  V t = x + O::constant(magic);
+  V n = t - O::constant(magic);
+  V p = exp2_polynomial(x - n, T(0));
+  return p * O::from_bits(O::bits(t) << F::mantissa);
+}
+
+// e^x for any x, infinite above the range.
+template <class V>
+MK_HD V exp_any(V x) {
+  using O = Ops<V>;
+  using T = typename O::T;
+  V y = exp_clamped<V>(x);
+  V huge = O::constant(static_cast<T>(__builtin_inff()));
+  return x > O::constant(Format<T>::exp_max) ? huge : y;
+}
+
+template <class V>
+MK_HD V exp_negative(V x) {  // e^-x for x >= 0
+  return exp2_small<V>(x * Ops<V>::constant(static_cast<typename Ops<V>::T>(-1.44269504088896340736)));
+}
+
+template <class T>
+MK_HD constexpr T least_normal() {
+  return sizeof(T) == 4 ? T(1.17549435e-38f) : T(2.2250738585072014e-308);
+}
+
+template <class V>
+MK_HD V whole_power(V u, int degree) {
+  using O = Ops<V>;
+  V result = O::constant(typename O::T(1));
+  for (; degree > 0; degree >>= 1) {
+    if (degree & 1) result = result * u;
+    u = u * u;
+  }
+  return result;
+}
+
+// ---- kinds ----------------------------------------------------------------------------------------------------------
+// value(s): F without its coefficient. all(s, value, slope, curve): slope and curve are 0 where they would be infinite or
+// have no limit. log2(s): log F in base 2, of positive kinds.
+
+template <class V>
+using Constants = KernelConstants<typename Ops<V>::T>;
+template <class V>
+MK_HD V splat(typename Ops<V>::T x) {
+  return Ops<V>::constant(x);
+}
+template <class V>
+MK_HD V zero_where(decltype(V{} < V{}) where, V x) {
+  return where ? splat<V>(0) : x;
+}
+
+template <KernelKind kind>
+struct Kernel;
+
+template <>
+struct Kernel<KernelKind::gaussian> {
+  template <class V>
+  static MK_HD V value(V s, const Constants<V>& c) {
+    return exp2_small<V>(-(s * splat<V>(c.rate)));
+  }
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    f = value<V>(s, c);
+    slope = f * splat<V>(c.slope);
+    curve = f * splat<V>(c.curve);
+  }
+  template <class V>
+  static MK_HD V log2(V s, const Constants<V>& c) {
+    return -(s * splat<V>(c.rate));
+  }
+};
+
+template <>
+struct Kernel<KernelKind::laplace> {
+  template <class V>
+  static MK_HD V value(V s, const Constants<V>& c) {
+    return exp_negative<V>(Ops<V>::sqrt(s) * splat<V>(c.rate));
+  }
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    using T = typename Ops<V>::T;
+    V least = splat<V>(least_normal<T>());
+    V r = Ops<V>::rsqrt(Ops<V>::max(s, least));  // 1 / |delta|
+    V a = s * r * splat<V>(c.rate);
+    f = exp_negative<V>(a);
+    // -scale F / sqrt(u) = -sqrt(scale) F / |delta|
+    slope = zero_where<V>(s < least, -(f * r * splat<V>(c.rate)));
+    curve = splat<V>(0);
+  }
+  template <class V>
+  static MK_HD V log2(V s, const Constants<V>& c) {
+    return Ops<V>::sqrt(s) * splat<V>(c.rate) * splat<V>(static_cast<typename Ops<V>::T>(-1.44269504088896340736));
+  }
+};
+
+template <>
+struct Kernel<KernelKind::matern32> {
+  template <class V>
+  static MK_HD V value(V s, const Constants<V>& c) {
+    V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
+    return (splat<V>(1) + a) * exp_negative<V>(a);
+  }
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    using T = typename Ops<V>::T;
+    V least = splat<V>(least_normal<T>());
+    V r = Ops<V>::rsqrt(Ops<V>::max(s, least));
+    V a = s * r * splat<V>(c.rate);
+    V e = exp_negative<V>(a);
+    f = (splat<V>(1) + a) * e;
+    slope = e * splat<V>(c.slope);
+    curve = zero_where<V>(s < least, e * r * splat<V>(c.curve));  // times s it goes to 0
+  }
+  template <class V>
+  static MK_HD V log2(V s, const Constants<V>& c) {
+    V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
+    return (log1p_nonnegative<V>(a) - a) * splat<V>(static_cast<typename Ops<V>::T>(1.44269504088896340736));
+  }
+};
+
+template <>
+struct Kernel<KernelKind::matern52> {
+  template <class V>
+  static MK_HD V growth(V a) {
+    return a + a * a * splat<V>(static_cast<typename Ops<V>::T>(1.0 / 3.0));
+  }
+  template <class V>
+  static MK_HD V value(V s, const Constants<V>& c) {
+    V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
+    return (splat<V>(1) + growth<V>(a)) * exp_negative<V>(a);
+  }
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
+    V e = exp_negative<V>(a);
+    f = (splat<V>(1) + growth<V>(a)) * e;
+    slope = (splat<V>(1) + a) * e * splat<V>(c.slope);
+    curve = e * splat<V>(c.curve);
+  }
+  template <class V>
+  static MK_HD V log2(V s, const Constants<V>& c) {
+    V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
+    return (log1p_nonnegative<V>(growth<V>(a)) - a) * splat<V>(static_cast<typename Ops<V>::T>(1.44269504088896340736));
+  }
+};
+
+// u^exponent with u^(exponent - 1) and u^(exponent - 2) by division. At u = 0, which only offset = 0 allows: F is its
+// limit, the derivatives are taken as 0.
+template <KernelKind kind>
+struct PowerKernel {
+  template <class V>
+  static MK_HD V argument(V s, const Constants<V>& c) {
+    return splat<V>(c.offset) + s * splat<V>(c.scale);
+  }
+  template <class V>
+  static MK_HD V raised(V u, const Constants<V>& c) {  // u at least the least normal number
+    using O = Ops<V>;
+    if (kind == KernelKind::inverse_sqrt) return O::rsqrt(u);
+    if (kind == KernelKind::square_root) return u * O::rsqrt(u);
+    if (kind == KernelKind::reciprocal) return splat<V>(1) / u;
+    return exp_any<V>(log_positive<V>(u) * splat<V>(c.exponent));
+  }
+  template <class V>
+  static MK_HD V at_zero(const Constants<V>& c) {
+    return splat<V>(c.exponent > 0 ? typename Ops<V>::T(0) : static_cast<typename Ops<V>::T>(__builtin_inff()));
+  }
+  template <class V>
+  static MK_HD V value(V s, const Constants<V>& c) {
+    V least = splat<V>(least_normal<typename Ops<V>::T>());
+    V u = argument<V>(s, c);
+    V f = raised<V>(Ops<V>::max(u, least), c);
+    return u < least ? at_zero<V>(c) : f;
+  }
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    V least = splat<V>(least_normal<typename Ops<V>::T>());
+    V u = argument<V>(s, c);
+    auto at_0 = u < least;
+    u = Ops<V>::max(u, least);
+    V first, inverse;  // u^(exponent - 1), 1 / u
+    if (kind == KernelKind::inverse_sqrt || kind == KernelKind::square_root) {
+      V r = Ops<V>::rsqrt(u);
+      inverse = r * r;
+      f = kind == KernelKind::square_root ? u * r : r;
+      first = kind == KernelKind::square_root ? r : r * inverse;
+    } else {
+      inverse = splat<V>(1) / u;
+      f = kind == KernelKind::reciprocal ? inverse : raised<V>(u, c);
+      first = f * inverse;
+    }
+    f = at_0 ? at_zero<V>(c) : f;
+    slope = zero_where<V>(at_0, first * splat<V>(c.slope));
+    curve = zero_where<V>(at_0, first * inverse * splat<V>(c.curve));
+  }
+  template <class V>
+  static MK_HD V log2(V s, const Constants<V>& c) {
+    V least = splat<V>(least_normal<typename Ops<V>::T>());
+    V u = Ops<V>::max(argument<V>(s, c), least);
+    return log_positive<V>(u) * splat<V>(c.exponent * static_cast<typename Ops<V>::T>(1.44269504088896340736));
+  }
+};
+template <>
+struct Kernel<KernelKind::inverse_sqrt> : PowerKernel<KernelKind::inverse_sqrt> {};
+template <>
+struct Kernel<KernelKind::square_root> : PowerKernel<KernelKind::square_root> {};
+template <>
+struct Kernel<KernelKind::reciprocal> : PowerKernel<KernelKind::reciprocal> {};
+template <>
+struct Kernel<KernelKind::power> : PowerKernel<KernelKind::power> {};
+
+template <>
+struct Kernel<KernelKind::logarithm> {
+  template <class V>
+  static MK_HD V value(V s, const Constants<V>& c) {
+    using T = typename Ops<V>::T;
+    V least = splat<V>(least_normal<T>());
+    V u = splat<V>(c.offset) + s * splat<V>(c.scale);
+    V f = log_positive<V>(Ops<V>::max(u, least)) * splat<V>(T(-0.5));
+    return u < least ? splat<V>(static_cast<T>(__builtin_inff())) : f;
+  }
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    using T = typename Ops<V>::T;
+    V least = splat<V>(least_normal<T>());
+    V u = splat<V>(c.offset) + s * splat<V>(c.scale);
+    auto at_0 = u < least;
+    u = Ops<V>::max(u, least);
+    V inverse = splat<V>(1) / u;
+    f = at_0 ? splat<V>(static_cast<T>(__builtin_inff())) : log_positive<V>(u) * splat<V>(T(-0.5));
+    slope = zero_where<V>(at_0, inverse * splat<V>(c.slope));
+    curve = zero_where<V>(at_0, inverse * inverse * splat<V>(c.curve));
+  }
+  template <class V>
+  static MK_HD V log2(V s, const Constants<V>&) {  // not positive: never asked for
+    return s;
+  }
+};
+
+template <>
+struct Kernel<KernelKind::polynomial> {
+  template <class V>
+  static MK_HD V value(V t, const Constants<V>& c) {
+    return whole_power<V>(splat<V>(c.offset) + t * splat<V>(c.scale), c.degree);
+  }
+  template <class V>
+  static MK_HD void all(V t, const Constants<V>& c, V& f, V& slope, V& curve) {
+    V u = splat<V>(c.offset) + t * splat<V>(c.scale);
+    V last = c.degree >= 2 ? whole_power<V>(u, c.degree - 2) : splat<V>(0);
+    V first = c.degree >= 2 ? last * u : splat<V>(1);
+    f = first * u;
+    slope = first * splat<V>(c.slope);
+    curve = last * splat<V>(c.curve);
+  }
+  template <class V>
+  static MK_HD V log2(V t, const Constants<V>&) {  // not positive: never asked for
+    return t;
+  }
+};
+
+template <>
+struct Kernel<KernelKind::dot> {
+  template <class V>
+  static MK_HD V value(V t, const Constants<V>& c) {
+    return exp_any<V>(splat<V>(c.offset) + t * splat<V>(c.scale));
+  }
+  template <class V>
+  static MK_HD void all(V t, const Constants<V>& c, V& f, V& slope, V& curve) {
+    f = value<V>(t, c);
+    slope = f * splat<V>(c.slope);
+    curve = f * splat<V>(c.curve);
+  }
+  template <class V>
+  static MK_HD V log2(V t, const Constants<V>& c) {
+    return (splat<V>(c.offset) + t * splat<V>(c.scale)) *
+           splat<V>(static_cast<typename Ops<V>::T>(1.44269504088896340736));
+  }
+};
+
+// ---- sinc -----------------------------------------------------------------------------------------------------------
+
+// sin(z) / z and its derivative (cos(z) - sin(z) / z) / z.
+template <class V>
+MK_HD void sinc_pair(V z, V& value, V& slope) {
+  using O = Ops<V>;
+  using T = typename O::T;
+  using F = Format<T>;
+  V t = z * splat<V>(static_cast<T>(0.636619772367581343076)) + splat<V>(F::round_magic);
+  V n = t - splat<V>(F::round_magic);  // the nearest multiple of pi / 2, which is taken away in three parts
+  V r;
+  if (sizeof(T) == 4)
+    r = ((z - n * splat<V>(T(1.5703125f))) - n * splat<V>(T(4.837512969970703125e-4f))) -
+        n * splat<V>(T(7.54978995489188216e-8f));
+  else
+    r = ((z - n * splat<V>(static_cast<T>(1.57079632673412561417e+00))) -
+         n * splat<V>(static_cast<T>(6.07710050630396597660e-11))) -
+        n * splat<V>(static_cast<T>(2.02226624879595063154e-21));
+  V q = r * r;
+  V sine = r + r * q * Series<V, T>::sin_tail(q);
+  V cosine = splat<V>(1) + q * Series<V, T>::cos_tail(q);
+  using U = typename O::U;
+  U quadrant = O::bits(t);
+  // Odd quadrants swap sine and cosine; bit 1 of the quadrant, and of the next one, gives the signs.
+  V odd = O::from_small(quadrant & 1u), second = O::from_small((quadrant >> 1) & 1u),
+    next = O::from_small(((quadrant + 1u) >> 1) & 1u);
+  auto swapped = odd > splat<V>(0);
+  V s = (swapped ? cosine : sine) * (splat<V>(1) - second - second);
+  V c = (swapped ? sine : cosine) * (splat<V>(1) - next - next);
+  V square = z * z;
+  auto tiny = square < splat<V>(static_cast<T>(1e-4));
+  V safe = tiny ? splat<V>(1) : z;
+  V ratio = s / safe;
+  value = tiny ? splat<V>(1) + square * horner(square, static_cast<T>(-1.0 / 6), static_cast<T>(1.0 / 120)) : ratio;
+  slope = tiny ? z * horner(square, static_cast<T>(-1.0 / 3), static_cast<T>(1.0 / 30), static_cast<T>(-1.0 / 840))
+               : (c - ratio) / safe;
+}
+
+}  // namespace mk

@@ -114,7 +114,7 @@ class Sum(Kernel):
     def __init__(self, *kernels: Kernel) -> None:
         for k in kernels:
             _check_kernel(k, "kernels")
-        self.kernels = tuple(
+        self.kernels: tuple[Kernel, ...] = tuple(
             part for k in kernels for part in (k.kernels if isinstance(k, Sum) else (k,))
         )
         if not 1 <= len(self.kernels) <= MAX_TERMS:

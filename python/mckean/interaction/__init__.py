@@ -35,6 +35,7 @@ from mckean.interaction.mean_shift import (
     mean_shift,
     noise_levels,
 )
+from mckean.interaction.medoids import KMedoids, kmedoids
 from mckean.interaction.memory import (
     ClAM,
     Retrieval,
@@ -53,15 +54,19 @@ from mckean.interaction.mmd import (
     mmd2_optimally_weighted,
 )
 from mckean.interaction.random_batch import random_batch_sum
+from mckean.interaction.ranking import BradleyTerry, bradley_terry
 from mckean.interaction.softmax import SoftmaxGradient, kernel_mean_vjp
+from mckean.interaction.thinning import Thinned, thin
 
 __all__ = [
     "AnnealedShift",
     "BlockEstimate",
+    "BradleyTerry",
     "ClAM",
     "ControlVariateResult",
     "CriticalBandwidths",
     "DensityDiagnostics",
+    "KMedoids",
     "KSDTest",
     "KernelDensity",
     "MeanShift",
@@ -69,9 +74,11 @@ __all__ = [
     "Retrieval",
     "SoftmaxGradient",
     "SteinControlVariate",
+    "Thinned",
     "VectorControlVariateResult",
     "VectorSteinControlVariate",
     "annealed_mean_shift",
+    "bradley_terry",
     "clam_energy",
     "clam_loss",
     "clam_steps",
@@ -88,6 +95,7 @@ __all__ = [
     "kernel_sum",
     "kernel_sum_and_grad",
     "kid",
+    "kmedoids",
     "ksd",
     "ksd_test",
     "mean_shift",
@@ -101,4 +109,5 @@ __all__ = [
     "random_batch_sum",
     "stein_matrix",
     "stein_sum",
+    "thin",
 ]

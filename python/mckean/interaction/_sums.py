@@ -258,7 +258,8 @@ def kernel_mean(
         raise ValueError(f"y: expected at least one point to average for each x, got {call.m}")
     w, per_batch = call.log_weights(log_weights, some=True)
     if values is None:
-        data, columns, values_per_batch, tail = call.y.data, call.dim, True, (call.dim,)
+        tail: tuple[int, ...] = (call.dim,)
+        data, columns, values_per_batch = call.y.data, call.dim, True
     else:
         data, columns, values_per_batch, tail = call.weights(values, "values")
     out = call.empty((*call.rows, *tail))
@@ -281,8 +282,8 @@ def stein_sum(
     """Sum the Stein kernel of a density p: ``u_i = sum_j w_j k0(x_i, y_j)``.
 
     ``k0(x, y) = k s(x).s(y) + s(x).grad_y k + s(y).grad_x k + trace grad_x grad_y k`` with the score
-    ``s = grad log p``; its mean over y drawn from p is 0 for every x (Liu, Lee, Jordan, "A kernelized Stein discrepancy for goodness-of-fit
-    tests"; Chwialkowski, Strathmann, Gretton, "A kernel test of goodness of fit").
+    ``s = grad log p``; its mean over y drawn from p is 0 for every x (Liu, Lee, Jordan, "A kernelized Stein
+    discrepancy for goodness-of-fit tests"; Chwialkowski, Strathmann, Gretton, "A kernel test of goodness of fit").
 
     Parameters
     ----------
@@ -486,7 +487,7 @@ class _Call:
         if y is x:
             self.y = self.x
         else:
-            want = (*shape[:-2], "m", shape[-1])
+            want: tuple[int | str, ...] = (*shape[:-2], "m", shape[-1])
             self.y = as_match(y, "y", self.x, "x", shape=want)
             check_finite(self.y, "y")
         self.batch, self.n, self.m, self.dim = shape[:-2], shape[-2], self.y.shape[-2], shape[-1]
@@ -518,7 +519,7 @@ class _Call:
             raise ValueError(
                 f"{name}: expected shape {self._shapes()}, got {tuple(np.shape(given))}"
             )
-        shape = (*lead, self.m, "p")[:ndim]
+        shape: tuple[int | str, ...] = (*lead, self.m, *(("p",) if ndim == most else ()))
         w = as_match(given, name, self.x, "y", shape=shape)
         check_finite(w, name)
         tail = w.shape[len(lead) + 1 :]
@@ -569,7 +570,8 @@ def _check_positive(k: Kernel) -> None:
 @functools.lru_cache(maxsize=256)
 def native_terms(k: Kernel, dim: int) -> tuple[list[tuple[Any, ...]], Any]:
     """The terms of a kernel in `dim` dimensions and its metrics (rows, dim), as native code takes them."""
-    terms, metrics = [], []
+    terms: list[tuple[Any, ...]] = []
+    metrics: list[Any] = []
     for term in k.terms(dim):
         row, scale = -1, term.scale
         if not isinstance(scale, float):

@@ -31,8 +31,8 @@ def random_batch_sum(
 
     The particles are permuted and cut into batches of about `batch_size`; each interacts with its own batch only, and
     the sum is multiplied by (n - 1) / (b - 1), which makes it unbiased (Jin, Li, Liu, "Random batch methods for
-    interacting particle systems"). For dynamics, use the step as `counter`: every step then has its own permutation, and the
-    dynamics' weak error stays O(step) for smooth kernels.
+    interacting particle systems"). For dynamics, use the step as `counter`: every step then has its own permutation,
+    and the dynamics' weak error stays O(step) for smooth kernels.
 
     Parameters
     ----------

@@ -300,25 +300,28 @@ MK_HD void gradient_rows(const T* __restrict c, int cols, const T* __restrict x,
                          const T* __restrict panel, double* out) {
   using V = Vec<T>;
   constexpr int N = width<T>, C = tile_cols<T>;
-  V sum[R][D];
+  constexpr int U = D <= 2 ? 2 : 1;  // columns at a time: sums enough to hide the latency of a multiply-add
+  V sum[U][R][D], point[R][D];
   for (int r = 0; r < R; ++r)
-    for (int a = 0; a < D; ++a) sum[r][a] = V{};
-  V point[R][D];
-  for (int r = 0; r < R; ++r)
-    for (int a = 0; a < D; ++a) point[r][a] = splat<V>(x[r * dim + a]);
-  for (int j = 0; j < cols; j += N) {
-    V f[R];
-    for (int r = 0; r < R; ++r) f[r] = load<V>(c + r * C + j);
     for (int a = 0; a < D; ++a) {
-      V y = load<V>(panel + a * C + j);
-      for (int r = 0; r < R; ++r) sum[r][a] = sum[r][a] + f[r] * (point[r][a] - y);
+      point[r][a] = splat<V>(x[r * dim + a]);
+      for (int u = 0; u < U; ++u) sum[u][r][a] = V{};
     }
-  }
+  for (int j = 0; j < cols; j += U * N)
+    for (int u = 0; u < U; ++u) {
+      V f[R];
+      for (int r = 0; r < R; ++r) f[r] = load<V>(c + r * C + j + u * N);
+      for (int a = 0; a < D; ++a) {
+        V y = load<V>(panel + a * C + j + u * N);
+        for (int r = 0; r < R; ++r) sum[u][r][a] = sum[u][r][a] + f[r] * (point[r][a] - y);
+      }
+    }
   for (int r = 0; r < R; ++r)
-    for (int a = 0; a < D; ++a) out[r * dim + a] += fold<V>(sum[r][a]);
+    for (int a = 0; a < D; ++a) out[r * dim + a] += fold<V>(U == 2 ? sum[0][r][a] + sum[U - 1][r][a] : sum[0][r][a]);
 }
 
-// Coordinates three at a time for two rows: six sums and six coordinates of x stay in registers.
+// Coordinates three at a time for two rows: six sums and six coordinates of x stay in registers. Bound by the
+// latency of the sums, 4 cycles for 6 of them, and then by the multiply ports.
 template <class T, int D, int first>
 MK_HD void gradient_parts(const T* c, int rows, int cols, const T* x, const T* panel, double* out) {
   constexpr int C = tile_cols<T>, A = D - first == 4 ? 2 : D - first < 3 ? D - first : 3;

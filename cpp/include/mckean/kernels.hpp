@@ -50,7 +50,7 @@ MK_HD bool is_singular(const KernelTerm& t) {
 template <class T>
 struct KernelConstants {
   T coefficient, scale, offset, exponent;
-  T rate;  // Gaussian: the factor of s in the exponent, base 2; Laplace and Matern: that of sqrt(s), base e, without sign
+  T rate;  // Gaussian: the exponent's factor of s, base 2; Laplace: that of sqrt(s), base 2; Matern: base e, without sign
   T slope, curve;
   T log_coefficient;  // base 2
   int degree;
@@ -67,8 +67,8 @@ inline KernelConstants<T> kernel_constants(const KernelTerm& t) {
       curve = t.scale * t.scale;
       break;
     case KernelKind::laplace:
-      rate = std::sqrt(t.scale);
-      slope = -t.scale;
+      rate = -log2_e * std::sqrt(t.scale);
+      slope = -std::sqrt(t.scale);
       break;
     case KernelKind::matern32:
       rate = std::sqrt(3.0 * t.scale);
@@ -180,6 +180,12 @@ MK_HD V zero_where(decltype(V{} < V{}) where, V x) {
   return where ? splat<V>(0) : x;
 }
 
+// 1 / sqrt(x) next to an exponential, whose products keep the multipliers busy: in double the divider is then the faster.
+template <class V>
+MK_HD V inverse_root(V x) {
+  return sizeof(typename Ops<V>::T) == 4 ? Ops<V>::rsqrt(x) : splat<V>(1) / Ops<V>::sqrt(x);
+}
+
 template <KernelKind kind>
 struct Kernel;
 
@@ -205,22 +211,19 @@ template <>
 struct Kernel<KernelKind::laplace> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
-    return exp_negative<V>(Ops<V>::sqrt(s) * splat<V>(c.rate));
+    return exp2_small<V>(Ops<V>::sqrt(s) * splat<V>(c.rate));
   }
   template <class V>
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
-    using T = typename Ops<V>::T;
-    V least = splat<V>(least_square<T>());
-    V r = Ops<V>::rsqrt(Ops<V>::max(s, least));  // 1 / |delta|
-    V a = s * r * splat<V>(c.rate);
-    f = exp_negative<V>(a);
-    // -scale F / sqrt(u) = -sqrt(scale) F / |delta|
-    slope = zero_where<V>(s < least, -(f * r * splat<V>(c.rate)));
+    V least = splat<V>(least_square<typename Ops<V>::T>());
+    V r = zero_where<V>(s < least, inverse_root<V>(Ops<V>::max(s, least)));  // 1 / |delta|
+    f = exp2_small<V>(s * r * splat<V>(c.rate));
+    slope = f * r * splat<V>(c.slope);
     curve = splat<V>(0);
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
-    return Ops<V>::sqrt(s) * splat<V>(c.rate) * splat<V>(static_cast<typename Ops<V>::T>(-1.44269504088896340736));
+    return Ops<V>::sqrt(s) * splat<V>(c.rate);
   }
 };
 
@@ -235,7 +238,7 @@ struct Kernel<KernelKind::matern32> {
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     using T = typename Ops<V>::T;
     V least = splat<V>(least_square<T>());
-    V r = Ops<V>::rsqrt(Ops<V>::max(s, least));
+    V r = inverse_root<V>(Ops<V>::max(s, least));
     V a = s * r * splat<V>(c.rate);
     V e = exp_negative<V>(a);
     f = (splat<V>(1) + a) * e;

@@ -64,7 +64,8 @@ nb::object empty(const std::vector<size_t>& shape, const std::string& dtype, int
   if (dtype == "float64") return nb::cast(make_array<double>(shape, device, queue));
   if (dtype == "uint8") return nb::cast(make_array<uint8_t>(shape, device, queue));
   if (dtype == "uint32") return nb::cast(make_array<uint32_t>(shape, device, queue));
-  throw nb::type_error(("dtype: expected float32, float64, uint8 or uint32, got " + dtype).c_str());
+  if (dtype == "int64") return nb::cast(make_array<int64_t>(shape, device, queue));
+  throw nb::type_error(("dtype: expected float32, float64, uint8, uint32 or int64, got " + dtype).c_str());
 }
 
 template <class T>
@@ -131,5 +132,6 @@ NB_MODULE(_cuda, m) {
   bind_memory<double>(m);
   bind_memory<uint8_t>(m);
   bind_memory<uint32_t>(m);
+  bind_memory<int64_t>(m);
   mk::cuda::bind_executor(m);
 }

@@ -106,7 +106,7 @@ def test_info_lists_the_devices():
         assert int(device["driver"].split(".")[0]) >= int(device["runtime"].split(".")[0])
 
 
-@pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "uint32"])
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "uint32", "int64"])
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0, 2), (1000, 7)])
 def test_memory_round_trip(kind, shape):
     a = np.random.default_rng(1).integers(0, 200, shape).astype(kind)

@@ -16,7 +16,7 @@ def _term_parts(term, x, y, scores_x=None, scores_y=None):
         g = np.broadcast_to(np.asarray(term.scale, float), (d,))
         u = term.offset + (g * delta**2).sum(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            p0, p1, p2, p3 = _psi(term, u)
+            p0, p1, p2, _ = _psi(term, u)
         p1 = np.where(np.isfinite(p1), p1, 0.0)
         gx = 2 * (c * p1)[..., None] * g * delta
         stein = None
@@ -33,7 +33,9 @@ def _term_parts(term, x, y, scores_x=None, scores_y=None):
         z = term.scale * delta
         factor = np.sinc(z / np.pi)
         with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where(np.abs(z) < 1e-2, -z / 3 + z**3 / 30 - z**5 / 840, (np.cos(z) - factor) / z)
+            slope = np.where(
+                np.abs(z) < 1e-2, -z / 3 + z**3 / 30 - z**5 / 840, (np.cos(z) - factor) / z
+            )
         gx = np.empty_like(z)
         for a in range(d):
             gx[..., a] = term.scale * slope[..., a] * np.delete(factor, a, axis=-1).prod(-1)
@@ -70,11 +72,21 @@ def _psi(term, u):
     if kind == ks.MATERN32:
         a = np.sqrt(3.0)
         e = np.exp(-a * r)
-        return (1 + a * r) * e, -(a**2 / 2) * e, a**3 / (4 * r) * e, -(a**3 / (8 * r**3)) * (1 + a * r) * e
+        return (
+            (1 + a * r) * e,
+            -(a**2 / 2) * e,
+            a**3 / (4 * r) * e,
+            -(a**3 / (8 * r**3)) * (1 + a * r) * e,
+        )
     if kind == ks.MATERN52:
         a = np.sqrt(5.0)
         e = np.exp(-a * r)
-        return (1 + a * r + a * a * u / 3) * e, -(a**2 / 6) * (1 + a * r) * e, a**4 / 12 * e, -(a**5 / (24 * r)) * e
+        return (
+            (1 + a * r + a * a * u / 3) * e,
+            -(a**2 / 6) * (1 + a * r) * e,
+            a**4 / 12 * e,
+            -(a**5 / (24 * r)) * e,
+        )
     if kind == ks.LOG:
         return -np.log(u) / 2, -1 / (2 * u), 1 / (2 * u**2), -1 / u**3
     e = term.exponent
@@ -89,6 +101,10 @@ def _parts(k, x, y, scores_x=None, scores_y=None):
 
 def matrix(k, x, y):
     return _parts(k, x, y)[0]
+
+
+def matrix_of_term(term, x, y):
+    return _term_parts(term, np.asarray(x, np.float64), np.asarray(y, np.float64))[0]
 
 
 def _mask(a, exclude_self, value=0.0):
@@ -174,7 +190,9 @@ def kernel_mean(k, x, y, values=None, log_weights=None, *, exclude_self=False):
 
 def stein_matrix(k, x, scores, y=None, y_scores=None):
     x, scores = np.asarray(x, np.float64), np.asarray(scores, np.float64)
-    y, y_scores = (x, scores) if y is None else (np.asarray(y, np.float64), np.asarray(y_scores, np.float64))
+    y, y_scores = (
+        (x, scores) if y is None else (np.asarray(y, np.float64), np.asarray(y_scores, np.float64))
+    )
     return _parts(k, x, y, scores, y_scores)[3]
 
 

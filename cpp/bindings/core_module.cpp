@@ -5,6 +5,7 @@
 namespace mk {
 namespace cpu { using Device = nanobind::device::cpu; }
 }  // namespace mk
+#include "bind_selection.hpp"
 #include "bindings.hpp"
 #include "dispatch.hpp"
 #include "mckean/random.hpp"
@@ -44,4 +45,5 @@ NB_MODULE(_core, m) {
       },
       "words"_a);
   mk::cpu::bind_executor(m);
+  mk::cpu::bind_selection(m);
 }

@@ -88,8 +88,8 @@ struct Plan {
   std::vector<T> trace;                          // of each group
   bool large;                                    // more dimensions than are compiled in
   bool differences = false;                      // distances by differences in large dimensions, too
-  std::vector<double> centre;                    // (batch, dim)
-  std::vector<std::vector<double>> roots;        // of each group's metric
+  std::vector<T> centre;                         // (batch, dim)
+  std::vector<std::vector<T>> roots;             // of each group's metric
   std::vector<std::vector<T>> x_norms, y_norms;  // of each group, (batch, n) and (batch, m)
   std::vector<T> near;                           // of each group, see finish_squares
   int64_t tile_rows, chunk, chunks, slab, slabs;
@@ -128,10 +128,10 @@ struct Plan {
     int64_t step = large ? loops.block_rows : small_rows, least = large ? 48 : 64, most = large ? large_rows : 512;
     most = std::max(least, std::min(most, accumulator_values / std::max<int64_t>(1, width)));
     chunk = std::min(most, std::max(least, ceil_div(a.n, 8)));
-    chunk = round_up(std::min(chunk, a.n), step);
+    chunk = round_up(std::min(chunk, std::max<int64_t>(1, a.n)), step);
     chunks = ceil_div(a.n, chunk);
     tile_rows = large ? chunk : small_rows;
-    int64_t wanted = chunks * a.batch < 8 ? ceil_div(16, chunks * a.batch) : 1;
+    int64_t units = std::max<int64_t>(1, chunks * a.batch), wanted = units < 8 ? ceil_div(16, units) : 1;
     slabs = std::max<int64_t>(1, std::min(wanted, ceil_div(a.m, 4096)));
     slab = round_up(std::max<int64_t>(1, ceil_div(a.m, slabs)), tile_cols<T>);
     slabs = std::max<int64_t>(1, ceil_div(a.m, slab));
@@ -141,15 +141,17 @@ struct Plan {
   void prepare_products() {
     const PairArgs<T>& a = args;
     if (!large || differences) return;
-    centre.assign(static_cast<size_t>(a.batch * a.dim), 0.0);
+    centre.assign(static_cast<size_t>(a.batch * a.dim), T(0));
     // Any point near the middle of the cloud will do: the mean of some of y.
     int64_t samples = std::min<int64_t>(a.m, 256);
+    std::vector<double> sum(static_cast<size_t>(a.dim));
     for (int64_t b = 0; b < a.batch && samples > 0; ++b) {
-      double* c = centre.data() + b * a.dim;
+      std::fill(sum.begin(), sum.end(), 0.0);
       for (int64_t i = 0; i < samples; ++i) {
         const T* y = a.y + (b * a.m + i * a.m / samples) * a.dim;
-        for (int64_t k = 0; k < a.dim; ++k) c[k] += static_cast<double>(y[k]) / static_cast<double>(samples);
+        for (int64_t k = 0; k < a.dim; ++k) sum[k] += static_cast<double>(y[k]);
       }
+      for (int64_t k = 0; k < a.dim; ++k) centre[b * a.dim + k] = static_cast<T>(sum[k] / static_cast<double>(samples));
     }
     x_norms.resize(groups.size());
     y_norms.resize(groups.size());
@@ -157,9 +159,9 @@ struct Plan {
     roots.resize(groups.size());
     for (size_t g = 0; g < groups.size(); ++g) {
       if (groups[g].kind != Group::radial) continue;
-      roots[g].assign(static_cast<size_t>(a.dim), 1.0);
+      roots[g].assign(static_cast<size_t>(a.dim), T(1));
       if (groups[g].metric >= 0)
-        for (int64_t k = 0; k < a.dim; ++k) roots[g][k] = std::sqrt(a.metrics[groups[g].metric * a.dim + k]);
+        for (int64_t k = 0; k < a.dim; ++k) roots[g][k] = static_cast<T>(std::sqrt(a.metrics[groups[g].metric * a.dim + k]));
       T top_x = norms(a.x, a.n, roots[g], x_norms[g]), top_y = norms(a.y, a.m, roots[g], y_norms[g]);
       // The products err by a few eps (|x|^2 + |y|^2). Where that matters, pairs that lie 20 (float) times closer than
       // their distance from the centre are computed again: their distances are then right to 1e-5, in double 1e-12.
@@ -170,22 +172,23 @@ struct Plan {
         if (is_rough(term)) continue;
         scale = std::max(scale, term.kind <= KernelKind::matern52 ? term.scale : term.scale / term.offset);
       }
-      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps > 1e-6;
+      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps > (sizeof(T) == 4 ? 1e-6 : 1e-13);
       if (matters) near[g] = sizeof(T) == 4 ? T(0.05) : T(1e-3);
     }
   }
 
-  T norms(const T* points, int64_t count, const std::vector<double>& root, std::vector<T>& out) const {
+  T norms(const T* points, int64_t count, const std::vector<T>& root, std::vector<T>& out) const {
     const PairArgs<T>& a = args;
     out.resize(static_cast<size_t>(a.batch * count));
     parallel_for(a.batch * count, std::max<int64_t>(1, 65536 / a.dim), [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        const double* c = centre.data() + i / count * a.dim;
+        const T* c = centre.data() + i / count * a.dim;
         const T* p = points + i * a.dim;
         double sum = 0.0;
         for (int64_t k = 0; k < a.dim; ++k) {
           // Rounded like the packed coordinates, so that |x|^2 + |y|^2 - 2 x.y vanishes for equal points.
-          double v = static_cast<double>(static_cast<T>((static_cast<double>(p[k]) - c[k]) * root[k]));
+          T centred = p[k] - c[k];
+          double v = static_cast<double>(static_cast<T>(centred * root[k]));
           sum += v * v;
         }
         out[i] = static_cast<T>(sum);
@@ -267,13 +270,13 @@ struct Worker {
 
   void fill_by_products(size_t g, bool radial) {
     const auto& loops = plan.loops;
-    static const std::vector<double> zeros(product_depth, 0.0), ones(product_depth, 1.0);
+    static const std::vector<T> zeros(product_depth, T(0)), ones(product_depth, T(1));
     for (int64_t d = 0; d < args.dim; d += product_depth) {
       int64_t depth = std::min(product_depth, args.dim - d);
-      const double* centre = radial ? plan.centre.data() + batch * args.dim + d : zeros.data();
-      const double* root = radial ? plan.roots[g].data() + d : ones.data();
-      loops.pack_block(x() + d, args.dim, depth, rows, loops.block_rows, centre, root, a_block);
-      loops.pack_block(y() + d, args.dim, depth, valid, loops.col_step, centre, root, b_block);
+      const T* centre = radial ? plan.centre.data() + batch * args.dim + d : zeros.data();
+      const T* root = radial ? plan.roots[g].data() + d : ones.data();
+      loops.pack_rows(x() + d, args.dim, depth, rows, centre, root, a_block);
+      loops.pack_columns(y() + d, args.dim, depth, valid, centre, root, b_block);
       loops.product_block(a_block, b_block, rows, static_cast<int>(round_up(valid, loops.col_step)), depth, d == 0, s);
     }
   }
@@ -361,7 +364,7 @@ class PanelWeights {
     }
   }
   // out (rows, columns) += k times the weights
-  void add(const T* k, double* out, int64_t stride, const double* centre = nullptr) {
+  void add(const T* k, double* out, int64_t stride, const T* centre = nullptr) {
     const auto& loops = worker_.plan.loops;
     if (narrow()) {
       loops.reduce_narrow(k, worker_.rows, worker_.cols, panel_, static_cast<int>(w_.columns), out, stride);
@@ -388,6 +391,7 @@ class PanelWeights {
 template <class T, class Op>
 void run(const Plan<T>& plan, const Op& op) {
   const PairArgs<T>& a = plan.args;
+  if (a.batch == 0 || a.n == 0) return;
   int64_t width = op.width, per_problem = plan.chunks * plan.slabs, units = a.batch * per_problem;
   std::vector<double> parts;
   if (plan.slabs > 1) parts.resize(static_cast<size_t>(a.batch * plan.slabs * a.n * width));
@@ -622,7 +626,7 @@ struct GradientOp : AddOp<T> {
           if (in_y) value = static_cast<double>(x[a]) * part[dim];
         } else {
           if (plan.groups[g].kind == Group::radial) {
-            if (plan.large) value = (static_cast<double>(x[a]) - plan.centre[b * dim + a]) * part[dim] - value;
+            if (plan.large) value = (static_cast<double>(x[a]) - static_cast<double>(plan.centre[b * dim + a])) * part[dim] - value;
             if (plan.groups[g].metric >= 0) value *= plan.args.metrics[plan.groups[g].metric * dim + a];
           }
           if (in_y) value = -value;

@@ -129,23 +129,60 @@ void stein(const T* x, const T* sx, int64_t stride, int rows, int64_t dim, const
 
 // ---- large dimensions: a matrix product -----------------------------------------------------------------------------
 
-template <class T>
-void pack_block(const T* points, int64_t stride, int64_t dim, int valid, int group, const double* centre,
-                const double* scale, T* __restrict out) {
-  for (int first = 0; first < valid; first += group) {
-    int members = valid - first < group ? valid - first : group;
-    for (int l = 0; l < members; ++l) {
-      const T* __restrict p = points + (first + l) * stride;
-      for (int64_t k = 0; k < dim; ++k)
-        out[k * group + l] = static_cast<T>((static_cast<double>(p[k]) - centre[k]) * scale[k]);
+// A square of numbers, rows and columns exchanged: log2(N) rounds of interleaving register i with i + N / 2.
+template <class V>
+MK_HD void transpose(V* v) {
+  constexpr int N = Ops<V>::N;
+  using I = decltype(V{} < V{});
+  I low, high;
+  for (int l = 0; l < N; ++l) {
+    low[l] = l / 2 + l % 2 * N;
+    high[l] = N / 2 + l / 2 + l % 2 * N;
+  }
+  for (int round = 1; round < N; round *= 2) {
+    V next[N];
+    for (int i = 0; i < N / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(v[i], v[i + N / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(v[i], v[i + N / 2], high);
     }
-    for (int l = members; l < group; ++l)
-      for (int64_t k = 0; k < dim; ++k) out[k * group + l] = T(0);
-    out += dim * group;
+    for (int i = 0; i < N; ++i) v[i] = next[i];
   }
 }
 
-// One group of rows against one of columns. With 6 rows and AVX2: 12 sums, 2 columns and a broadcast fill the 16
+template <class T>
+void pack_rows(const T* points, int64_t stride, int64_t dim, int rows, const T* __restrict centre,
+               const T* __restrict scale, T* __restrict out) {
+  for (int r = 0; r < rows; ++r) {
+    const T* __restrict p = points + r * stride;
+    for (int64_t k = 0; k < dim; ++k) out[r * dim + k] = (p[k] - centre[k]) * scale[k];
+  }
+}
+
+template <class T>
+void pack_columns(const T* points, int64_t stride, int64_t dim, int valid, const T* __restrict centre,
+                  const T* __restrict scale, T* __restrict out) {
+  using V = Vec<T>;
+  constexpr int N = width<T>, group = pair * N;
+  for (int first = 0; first < valid; first += group, out += dim * group)
+    for (int part = 0; part < group; part += N) {
+      const T* row[N];
+      for (int l = 0; l < N; ++l) {
+        int j = first + part + l;
+        row[l] = points + (j < valid ? j : valid - 1) * stride;  // what is past the end is never read again
+      }
+      int64_t k = 0;
+      for (; k + N <= dim; k += N) {
+        V c = load<V>(centre + k), g = load<V>(scale + k), v[N];
+        for (int l = 0; l < N; ++l) v[l] = (load<V>(row[l] + k) - c) * g;
+        transpose<V>(v);
+        for (int l = 0; l < N; ++l) store<V>(out + (k + l) * group + part, v[l]);
+      }
+      for (; k < dim; ++k)
+        for (int l = 0; l < N; ++l) out[k * group + part + l] = (row[l][k] - centre[k]) * scale[k];
+    }
+}
+
+// A few rows against one group of columns. With 6 rows and AVX2: 12 sums, 2 columns and a broadcast fill the 16
 // registers; 12 products take 6 cycles and 8 loads 4.
 template <class T>
 MK_HD void product_tile(const T* __restrict a, const T* __restrict b, int rows, int64_t dim, bool first,
@@ -153,13 +190,16 @@ MK_HD void product_tile(const T* __restrict a, const T* __restrict b, int rows, 
   using V = Vec<T>;
   constexpr int N = width<T>, C = tile_cols<T>, R = block_rows;
   V sum[R][pair];
-  for (int r = 0; r < R; ++r)
+  const T* row[R];
+  for (int r = 0; r < R; ++r) {
+    row[r] = a + (r < rows ? r : 0) * dim;
     for (int i = 0; i < pair; ++i) sum[r][i] = V{};
+  }
   for (int64_t k = 0; k < dim; ++k) {
     V y[pair];
     for (int i = 0; i < pair; ++i) y[i] = load<V>(b + k * (pair * N) + i * N);
     for (int r = 0; r < R; ++r) {
-      V v = splat<V>(a[k * R + r]);
+      V v = splat<V>(row[r][k]);
       for (int i = 0; i < pair; ++i) sum[r][i] = sum[r][i] + v * y[i];
     }
   }
@@ -260,41 +300,47 @@ MK_HD void gradient_rows(const T* __restrict c, int cols, const T* __restrict x,
                          const T* __restrict panel, double* out) {
   using V = Vec<T>;
   constexpr int N = width<T>, C = tile_cols<T>;
-  V sum[R][D];
+  constexpr int U = D <= 2 ? 2 : 1;  // columns at a time: sums enough to hide the latency of a multiply-add
+  V sum[U][R][D], point[R][D];
   for (int r = 0; r < R; ++r)
-    for (int a = 0; a < D; ++a) sum[r][a] = V{};
-  for (int j = 0; j < cols; j += N) {
-    V f[R];
-    for (int r = 0; r < R; ++r) f[r] = load<V>(c + r * C + j);
     for (int a = 0; a < D; ++a) {
-      V y = load<V>(panel + a * C + j);
-      for (int r = 0; r < R; ++r) sum[r][a] = sum[r][a] + f[r] * (splat<V>(x[r * dim + a]) - y);
+      point[r][a] = splat<V>(x[r * dim + a]);
+      for (int u = 0; u < U; ++u) sum[u][r][a] = V{};
     }
-  }
+  for (int j = 0; j < cols; j += U * N)
+    for (int u = 0; u < U; ++u) {
+      V f[R];
+      for (int r = 0; r < R; ++r) f[r] = load<V>(c + r * C + j + u * N);
+      for (int a = 0; a < D; ++a) {
+        V y = load<V>(panel + a * C + j + u * N);
+        for (int r = 0; r < R; ++r) sum[u][r][a] = sum[u][r][a] + f[r] * (point[r][a] - y);
+      }
+    }
   for (int r = 0; r < R; ++r)
-    for (int a = 0; a < D; ++a) out[r * dim + a] += fold<V>(sum[r][a]);
+    for (int a = 0; a < D; ++a) out[r * dim + a] += fold<V>(U == 2 ? sum[0][r][a] + sum[U - 1][r][a] : sum[0][r][a]);
+}
+
+// Coordinates three at a time for two rows: six sums and six coordinates of x stay in registers. Bound by the
+// latency of the sums, 4 cycles for 6 of them, and then by the multiply ports.
+template <class T, int D, int first>
+MK_HD void gradient_parts(const T* c, int rows, int cols, const T* x, const T* panel, double* out) {
+  constexpr int C = tile_cols<T>, A = D - first == 4 ? 2 : D - first < 3 ? D - first : 3;
+  int r = 0;
+  for (; r + 2 <= rows; r += 2)
+    gradient_rows<T, A, 2>(c + r * C, cols, x + r * D + first, D, panel + first * C, out + r * D + first);
+  for (; r < rows; ++r)
+    gradient_rows<T, A, 1>(c + r * C, cols, x + r * D + first, D, panel + first * C, out + r * D + first);
+  if constexpr (first + A < D) gradient_parts<T, D, first + A>(c, rows, cols, x, panel, out);
 }
 
 template <class T, int D>
 void reduce_grad(const T* c, int rows, int cols, const T* x, const T* panel, double* out) {
-  constexpr int C = tile_cols<T>;
-  int r = 0;
-  if constexpr (D <= 5) {
-    for (; r + 2 <= rows; r += 2)
-      gradient_rows<T, D, 2>(c + r * C, cols, x + r * D, D, panel, out + r * D);
-    for (; r < rows; ++r) gradient_rows<T, D, 1>(c + r * C, cols, x + r * D, D, panel, out + r * D);
-  } else {
-    constexpr int half = D <= 10 ? D : (D + 1) / 2;
-    for (; r < rows; ++r) {
-      gradient_rows<T, half, 1>(c + r * C, cols, x + r * D, D, panel, out + r * D);
-      if constexpr (half < D)
-        gradient_rows<T, D - half, 1>(c + r * C, cols, x + r * D + half, D, panel + half * C, out + r * D + half);
-    }
-  }
+  gradient_parts<T, D, 0>(c, rows, cols, x, panel, out);
 }
 
 template <class T>
-void pack_values(const T* values, int64_t stride, int valid, int cols, int n, const double* centre, T* __restrict out) {
+void pack_values(const T* values, int64_t stride, int valid, int cols, int n, const T* __restrict centre,
+                 T* __restrict out) {
   for (int j = 0; j < cols; ++j, out += wide_cols) {
     if (j >= valid) {
       for (int q = 0; q < wide_cols; ++q) out[q] = T(0);
@@ -302,7 +348,7 @@ void pack_values(const T* values, int64_t stride, int valid, int cols, int n, co
     }
     const T* __restrict row = values + j * stride;
     if (centre)
-      for (int q = 0; q < n; ++q) out[q] = static_cast<T>(static_cast<double>(row[q]) - centre[q]);
+      for (int q = 0; q < n; ++q) out[q] = static_cast<T>(row[q] - centre[q]);
     else
       for (int q = 0; q < n; ++q) out[q] = row[q];
     for (int q = n; q < wide_cols; ++q) out[q] = T(0);
@@ -379,7 +425,7 @@ template <class T>
 int64_t count_zeros(const T* s, int rows, int cols) {
   int64_t found = 0;
   for (int r = 0; r < rows; ++r)
-    for (int j = 0; j < cols; ++j) found += s[r * tile_cols<T> + j] < least_normal<T>();
+    for (int j = 0; j < cols; ++j) found += s[r * tile_cols<T> + j] < least_square<T>();
   return found;
 }
 
@@ -443,7 +489,7 @@ constexpr auto metric_stein_of = stein<T, D, true>;
 #define MK_DIMS(f, T) {f<T, 0>, MK_FROM_1(f, T)}
 #define MK_TILE_LOOPS(T)                                                                                           \
   {width<T>, pair * width<T>, block_rows, pack_panel<T>, MK_DIMS(squares_of, T), MK_DIMS(metric_squares_of, T),    \
-   MK_DIMS(dots_of, T), MK_DIMS(stein_of, T), MK_DIMS(metric_stein_of, T), pack_block<T>, product_block<T>,        \
+   MK_DIMS(dots_of, T), MK_DIMS(stein_of, T), MK_DIMS(metric_stein_of, T), pack_rows<T>, pack_columns<T>, product_block<T>, \
    finish_squares<T>, pair_square<T>, reduce_narrow<T>, {nullptr, MK_FROM_1(reduce_grad, T)}, pack_values<T>,      \
    reduce_wide<T>, row_sums<T>, exponentials<T>, count_zeros<T>, sinc<T>, sinc_grad<T>}
 

@@ -35,10 +35,10 @@ struct TileLoops {
                          const T* score_panel, int cols, const T* metric, bool first, const SteinTiles<T>& out);
   Stein stein[max_small_dim + 1], metric_stein[max_small_dim + 1];
 
-  // Inner products of many coordinates: out = (points - centre) * scale, packed in groups of block_rows (rows) or
-  // col_step (columns), [group][k][member], zero past `valid`.
-  void (*pack_block)(const T* points, int64_t stride, int64_t dim, int valid, int group, const double* centre,
-                     const double* scale, T* out);
+  // Inner products of many coordinates of (point - centre) * scale: rows [row][k], columns in groups of col_step,
+  // [group][k][member].
+  using Pack = void (*)(const T* points, int64_t stride, int64_t dim, int valid, const T* centre, const T* scale, T* out);
+  Pack pack_rows, pack_columns;
   void (*product_block)(const T* a, const T* b, int rows, int cols, int64_t dim, bool first, T* s);
   // s = nx + ny - 2 s, at least 0. Registers where some s < near (nx + ny): row * tile_cols + column goes to `list`.
   int (*finish_squares)(T* s, int rows, int cols, const T* nx, const T* ny, T near, int32_t* list);
@@ -50,7 +50,7 @@ struct TileLoops {
   using Gradient = void (*)(const T* c, int rows, int cols, const T* x, const T* panel, double* out);
   Gradient reduce_grad[max_small_dim + 1];
   // values [j][wide_cols] from rows first, minus centre where given; zero past `width` and past `valid`.
-  void (*pack_values)(const T* values, int64_t stride, int valid, int cols, int width, const double* centre, T* out);
+  void (*pack_values)(const T* values, int64_t stride, int valid, int cols, int width, const T* centre, T* out);
   void (*reduce_wide)(const T* k, int rows, int cols, const T* packed, int width, double* out, int64_t stride);
   void (*row_sums)(const T* k, int rows, int cols, double* out, int64_t stride);
   // k = 2^(k - top[r]); out[r * stride] += sum

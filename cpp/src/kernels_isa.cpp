@@ -24,15 +24,13 @@ void value_sum(const T* s, int rows, int cols, const KernelConstants<T>& given, 
   const KernelConstants<T> c = given;
   for (int r = 0; r < rows; ++r) {
     const T* __restrict row = s + r * tile_cols<T>;
-    V a[4] = {};
-    int j = 0;
-    for (; j + 4 * N <= cols; j += 4 * N)
-      for (int i = 0; i < 4; ++i) {
+    V a[2] = {};
+    for (int j = 0; j < cols; j += 2 * N)
+      for (int i = 0; i < 2; ++i) {
         V f = Kernel<kind>::template value<V>(load<V>(row + j + i * N), c);
         a[i] = a[i] + f * load<V>(w + j + i * N);
       }
-    for (; j < cols; j += N) a[0] = a[0] + Kernel<kind>::template value<V>(load<V>(row + j), c) * load<V>(w + j);
-    out[r * stride] += static_cast<double>(c.coefficient) * fold<V>((a[0] + a[1]) + (a[2] + a[3]));
+    out[r * stride] += static_cast<double>(c.coefficient) * fold<V>(a[0] + a[1]);
   }
 }
 

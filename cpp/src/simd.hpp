@@ -157,7 +157,16 @@ struct Ops<VecD> {
     return a > b ? a : b;
 #endif
   }
-  static MK_HD VecD rsqrt(VecD x) { return constant(1.0) / sqrt(x); }
+  // An estimate from the bits (error 3.5e-2), two Newton steps and one of third order: half the time of square root and
+  // division.
+  static MK_HD VecD rsqrt(VecD x) {
+    VecD half = x * constant(-0.5);
+    VecD r = from_bits(0x5fe6eb50c7b537a9ull - (bits(x) >> 1));
+    r = r * (constant(1.5) + half * r * r);
+    r = r * (constant(1.5) + half * r * r);
+    VecD h = constant(1.0) - x * r * r;
+    return r + r * h * (constant(0.5) + h * constant(0.375));
+  }
   static MK_HD U bits(VecD x) { return (U)x; }
   static MK_HD VecD from_bits(U u) { return (VecD)u; }
   // 2^52 + u has u in its mantissa: exact, and no 64-bit conversion instruction is needed.

@@ -6,6 +6,21 @@ from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
 from mckean._info import info
 from mckean._run import Result, load, run
 from mckean.brownian import BrownianTree, FractionalBrownianTree, Increment
+from mckean.interaction import (
+    kde,
+    kernel_grad,
+    kernel_grad_y,
+    kernel_logsumexp,
+    kernel_mean,
+    kernel_sum,
+    kernel_sum_and_grad,
+    ksd,
+    median_bandwidth,
+    mmd2,
+    pair_argmin,
+    random_batch_sum,
+    stein_sum,
+)
 from mckean.stepping import combine
 
 __all__ = [
@@ -21,11 +36,26 @@ __all__ = [
     "combine",
     "get_num_threads",
     "info",
+    "interaction",
+    "kde",
+    "kernel_grad",
+    "kernel_grad_y",
+    "kernel_logsumexp",
+    "kernel_mean",
+    "kernel_sum",
+    "kernel_sum_and_grad",
+    "kernels",
+    "ksd",
     "load",
+    "median_bandwidth",
+    "mmd2",
+    "pair_argmin",
     "random",
+    "random_batch_sum",
     "run",
     "samplers",
     "set_num_threads",
+    "stein_sum",
     "targets",
 ]
 

@@ -129,6 +129,10 @@ class Framework:
     def finite(self, data: Any) -> Any:
         return np.isfinite(data)
 
+    def concatenate(self, arrays: Sequence[Any]) -> Any:
+        """Join along the first axis."""
+        return np.concatenate(arrays)
+
     def queue(self, device: str) -> int:
         """The CUDA stream this framework currently works on; 0 on the CPU."""
         return 0
@@ -175,6 +179,9 @@ class _Torch(Framework):
     def finite(self, data: Any) -> Any:
         return _torch().isfinite(data)
 
+    def concatenate(self, arrays: Sequence[Any]) -> Any:
+        return _torch().cat(list(arrays))
+
     def queue(self, device: str) -> int:
         return 0 if device == "cpu" else int(_torch().cuda.current_stream(device).cuda_stream)
 
@@ -211,6 +218,9 @@ class _Cupy(Framework):
 
     def finite(self, data: Any) -> Any:
         return _cupy().isfinite(data)
+
+    def concatenate(self, arrays: Sequence[Any]) -> Any:
+        return _cupy().concatenate(list(arrays))
 
     def queue(self, device: str) -> int:
         with _cupy().cuda.Device(_index(device)):
@@ -269,7 +279,10 @@ class _Jax(Framework):
             size + 64, np.uint8
         )  # JAX shares memory that is 64-byte aligned and copies the rest
         start = -raw.ctypes.data % 64
-        return Output(raw[start : start + size].view(dtype).reshape(tuple(shape)), self._share)
+        out = raw[start : start + size].view(dtype).reshape(tuple(shape))
+        if dtype == "int64" and not self._x64():  # JAX's integers then have 32 bits
+            return Output(out, lambda data: _jax().numpy.asarray(data.astype(np.int32)))
+        return Output(out, self._share)
 
     def asarray(self, a: Any, device: str = "cpu") -> Any:
         out = self.empty(a.shape, str(a.dtype), device)
@@ -278,6 +291,9 @@ class _Jax(Framework):
 
     def finite(self, data: Any) -> Any:
         return _jax().numpy.isfinite(data)
+
+    def concatenate(self, arrays: Sequence[Any]) -> Any:
+        return _jax().numpy.concatenate(list(arrays))
 
     def queue(self, device: str) -> int:
         return 0 if device == "cpu" else self._cuda_memory().queue(device)

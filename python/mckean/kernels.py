@@ -8,11 +8,11 @@ Below, ``delta = x - y`` and ``r = |delta / bandwidth|``. A `bandwidth` is a len
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mckean._array import to_numpy
 from mckean._errors import as_count, as_real, nonnegative, positive
 
 __all__ = [
@@ -114,11 +114,13 @@ class Sum(Kernel):
     def __init__(self, *kernels: Kernel) -> None:
         for k in kernels:
             _check_kernel(k, "kernels")
-        self.kernels = tuple(
+        self.kernels: tuple[Kernel, ...] = tuple(
             part for k in kernels for part in (k.kernels if isinstance(k, Sum) else (k,))
         )
         if not 1 <= len(self.kernels) <= MAX_TERMS:
-            raise ValueError(f"kernels: expected 1 to {MAX_TERMS} summands, got {len(self.kernels)}")
+            raise ValueError(
+                f"kernels: expected 1 to {MAX_TERMS} summands, got {len(self.kernels)}"
+            )
         self.is_positive = all(k.is_positive for k in self.kernels)
         self.has_stein = all(k.has_stein for k in self.kernels)
 
@@ -352,7 +354,9 @@ class Riesz(Kernel):
     def terms(self, dim: int) -> tuple[Term, ...]:
         exponent = self.r / 2
         return (
-            Term(_POWERS.get(exponent, POWER), -1.0, 1.0, self.softening * self.softening, exponent),
+            Term(
+                _POWERS.get(exponent, POWER), -1.0, 1.0, self.softening * self.softening, exponent
+            ),
         )
 
     def __repr__(self) -> str:
@@ -506,7 +510,7 @@ def _bandwidth(value: Any) -> Any:
     """A positive float, or a read-only float64 array (d,) of positive numbers."""
     if getattr(value, "ndim", 0) == 0 and not isinstance(value, (list, tuple)):
         return positive(value, "bandwidth")
-    array = np.array(value, dtype=np.float64)
+    array = np.array(to_numpy(value), dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"bandwidth: expected a number or shape (d,), got {array.shape}")
     if not (np.isfinite(array).all() and (array > 0).all()):
@@ -527,8 +531,3 @@ def _text(bandwidth: Any) -> str:
 
 def _softening(eps: float) -> str:
     return "" if eps == 0.0 else f", softening={eps}"
-
-
-def log_amplitude(term: Term) -> float:
-    """Return log of a positive term's coefficient."""
-    return math.log(term.coefficient)

@@ -50,7 +50,7 @@ MK_HD bool is_singular(const KernelTerm& t) {
 template <class T>
 struct KernelConstants {
   T coefficient, scale, offset, exponent;
-  T rate;  // of the exponent: the factor of s, or of sqrt(s), or of x.y, in units of log 2
+  T rate;  // Gaussian: the exponent's factor of s, base 2; Laplace: that of sqrt(s), base 2; Matern: base e, without sign
   T slope, curve;
   T log_coefficient;  // base 2
   int degree;
@@ -62,13 +62,13 @@ inline KernelConstants<T> kernel_constants(const KernelTerm& t) {
   double rate = 0.0, slope = 0.0, curve = 0.0;
   switch (t.kind) {
     case KernelKind::gaussian:
-      rate = 0.5 * log2_e * t.scale;
+      rate = -0.5 * log2_e * t.scale;
       slope = -t.scale;
       curve = t.scale * t.scale;
       break;
     case KernelKind::laplace:
-      rate = std::sqrt(t.scale);
-      slope = -t.scale;
+      rate = -log2_e * std::sqrt(t.scale);
+      slope = -std::sqrt(t.scale);
       break;
     case KernelKind::matern32:
       rate = std::sqrt(3.0 * t.scale);
@@ -148,9 +148,10 @@ MK_HD V exp_negative(V x) {  // e^-x for x >= 0
   return exp2_small<V>(x * Ops<V>::constant(static_cast<typename Ops<V>::T>(-1.44269504088896340736)));
 }
 
+// Squared distances below this count as 0: a few times the least normal number, so that no step on the way is denormal.
 template <class T>
-MK_HD constexpr T least_normal() {
-  return sizeof(T) == 4 ? T(1.17549435e-38f) : T(2.2250738585072014e-308);
+MK_HD constexpr T least_square() {
+  return sizeof(T) == 4 ? static_cast<T>(9.4e-38) : static_cast<T>(1.8e-307);
 }
 
 template <class V>
@@ -179,6 +180,12 @@ MK_HD V zero_where(decltype(V{} < V{}) where, V x) {
   return where ? splat<V>(0) : x;
 }
 
+// 1 / sqrt(x) next to an exponential, whose products keep the multipliers busy: in double the divider is then the faster.
+template <class V>
+MK_HD V inverse_root(V x) {
+  return sizeof(typename Ops<V>::T) == 4 ? Ops<V>::rsqrt(x) : splat<V>(1) / Ops<V>::sqrt(x);
+}
+
 template <KernelKind kind>
 struct Kernel;
 
@@ -186,7 +193,7 @@ template <>
 struct Kernel<KernelKind::gaussian> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
-    return exp2_small<V>(-(s * splat<V>(c.rate)));
+    return exp2_small<V>(s * splat<V>(c.rate));
   }
   template <class V>
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
@@ -196,7 +203,7 @@ struct Kernel<KernelKind::gaussian> {
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
-    return -(s * splat<V>(c.rate));
+    return s * splat<V>(c.rate);
   }
 };
 
@@ -204,22 +211,19 @@ template <>
 struct Kernel<KernelKind::laplace> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
-    return exp_negative<V>(Ops<V>::sqrt(s) * splat<V>(c.rate));
+    return exp2_small<V>(Ops<V>::sqrt(s) * splat<V>(c.rate));
   }
   template <class V>
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
-    using T = typename Ops<V>::T;
-    V least = splat<V>(least_normal<T>());
-    V r = Ops<V>::rsqrt(Ops<V>::max(s, least));  // 1 / |delta|
-    V a = s * r * splat<V>(c.rate);
-    f = exp_negative<V>(a);
-    // -scale F / sqrt(u) = -sqrt(scale) F / |delta|
-    slope = zero_where<V>(s < least, -(f * r * splat<V>(c.rate)));
+    V least = splat<V>(least_square<typename Ops<V>::T>());
+    V r = zero_where<V>(s < least, inverse_root<V>(Ops<V>::max(s, least)));  // 1 / |delta|
+    f = exp2_small<V>(s * r * splat<V>(c.rate));
+    slope = f * r * splat<V>(c.slope);
     curve = splat<V>(0);
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
-    return Ops<V>::sqrt(s) * splat<V>(c.rate) * splat<V>(static_cast<typename Ops<V>::T>(-1.44269504088896340736));
+    return Ops<V>::sqrt(s) * splat<V>(c.rate);
   }
 };
 
@@ -233,8 +237,8 @@ struct Kernel<KernelKind::matern32> {
   template <class V>
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     using T = typename Ops<V>::T;
-    V least = splat<V>(least_normal<T>());
-    V r = Ops<V>::rsqrt(Ops<V>::max(s, least));
+    V least = splat<V>(least_square<T>());
+    V r = inverse_root<V>(Ops<V>::max(s, least));
     V a = s * r * splat<V>(c.rate);
     V e = exp_negative<V>(a);
     f = (splat<V>(1) + a) * e;
@@ -283,10 +287,10 @@ struct PowerKernel {
     return splat<V>(c.offset) + s * splat<V>(c.scale);
   }
   template <class V>
-  static MK_HD V raised(V u, const Constants<V>& c) {  // u at least the least normal number
+  static MK_HD V raised(V u, const Constants<V>& c) {  // u at least least_square
     using O = Ops<V>;
     if (kind == KernelKind::inverse_sqrt) return O::rsqrt(u);
-    if (kind == KernelKind::square_root) return u * O::rsqrt(u);
+    if (kind == KernelKind::square_root) return sizeof(typename O::T) == 4 ? u * O::rsqrt(u) : O::sqrt(u);
     if (kind == KernelKind::reciprocal) return splat<V>(1) / u;
     return exp_any<V>(log_positive<V>(u) * splat<V>(c.exponent));
   }
@@ -296,14 +300,14 @@ struct PowerKernel {
   }
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
-    V least = splat<V>(least_normal<typename Ops<V>::T>());
+    V least = splat<V>(least_square<typename Ops<V>::T>());
     V u = argument<V>(s, c);
     V f = raised<V>(Ops<V>::max(u, least), c);
     return u < least ? at_zero<V>(c) : f;
   }
   template <class V>
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
-    V least = splat<V>(least_normal<typename Ops<V>::T>());
+    V least = splat<V>(least_square<typename Ops<V>::T>());
     V u = argument<V>(s, c);
     auto at_0 = u < least;
     u = Ops<V>::max(u, least);
@@ -324,7 +328,7 @@ struct PowerKernel {
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
-    V least = splat<V>(least_normal<typename Ops<V>::T>());
+    V least = splat<V>(least_square<typename Ops<V>::T>());
     V u = Ops<V>::max(argument<V>(s, c), least);
     return log_positive<V>(u) * splat<V>(c.exponent * static_cast<typename Ops<V>::T>(1.44269504088896340736));
   }
@@ -343,7 +347,7 @@ struct Kernel<KernelKind::logarithm> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
     using T = typename Ops<V>::T;
-    V least = splat<V>(least_normal<T>());
+    V least = splat<V>(least_square<T>());
     V u = splat<V>(c.offset) + s * splat<V>(c.scale);
     V f = log_positive<V>(Ops<V>::max(u, least)) * splat<V>(T(-0.5));
     return u < least ? splat<V>(static_cast<T>(__builtin_inff())) : f;
@@ -351,7 +355,7 @@ struct Kernel<KernelKind::logarithm> {
   template <class V>
   static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     using T = typename Ops<V>::T;
-    V least = splat<V>(least_normal<T>());
+    V least = splat<V>(least_square<T>());
     V u = splat<V>(c.offset) + s * splat<V>(c.scale);
     auto at_0 = u < least;
     u = Ops<V>::max(u, least);

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import Input, as_input, as_match, check_finite
-from mckean._dispatch import executor
+from mckean._array import DEVICE_MEMORY, Input, as_input, as_match, check_finite
+from mckean._dispatch import executor, parse_device
 from mckean._errors import as_count
 from mckean.kernels import MAX_TERMS, Kernel
 
@@ -23,6 +23,7 @@ __all__ = [
     "kernel_sum",
     "kernel_sum_and_grad",
     "pair_argmin",
+    "pair_median",
     "stein_matrix",
     "stein_sum",
 ]
@@ -31,7 +32,13 @@ MAX_NEIGHBOURS = 64
 
 
 def kernel_sum(
-    k: Kernel, x: Any, y: Any, weights: Any = None, *, exclude_self: bool = False
+    k: Kernel,
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    *,
+    exclude_self: bool = False,
+    device: Any = None,
 ) -> Any:
     """Sum a kernel over points: ``s_i = sum_j w_j k(x_i, y_j)``.
 
@@ -50,6 +57,8 @@ def kernel_sum(
         also (batch, m) or (batch, m, p); (m,) is then shared, (m, p) is not allowed.
     exclude_self : bool, optional
         Leave out the pairs with ``i == j`` (by index, whatever the points are).
+    device : str, optional
+        ``"cuda"`` computes NumPy arrays on the GPU: copied there, and the result back.
 
     Returns
     -------
@@ -69,7 +78,7 @@ def kernel_sum(
     >>> mk.kernel_sum(mk.kernels.Gaussian(1.0), x, x).round(4)
     array([1.6065, 1.6065])
     """
-    call = _Call(k, x, y, exclude_self)
+    call = _Call(k, x, y, exclude_self, device)
     w, columns, per_batch, tail = call.weights(weights, "weights")
     out = call.empty((*call.rows, *tail))
     call.native.kernel_sum(*call.problem, w, columns, per_batch, out.data, call.queue)
@@ -77,7 +86,13 @@ def kernel_sum(
 
 
 def kernel_grad(
-    k: Kernel, x: Any, y: Any, weights: Any = None, *, exclude_self: bool = False
+    k: Kernel,
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    *,
+    exclude_self: bool = False,
+    device: Any = None,
 ) -> Any:
     """Sum the gradient of a kernel in its first argument: ``g_i = sum_j w_j grad_x k(x_i, y_j)``.
 
@@ -93,6 +108,8 @@ def kernel_grad(
         Default: ones. For batches also (batch, m).
     exclude_self : bool, optional
         Leave out the pairs with ``i == j``.
+    device : str, optional
+        See `kernel_sum`.
 
     Returns
     -------
@@ -120,11 +137,17 @@ def kernel_grad(
            [ 0.],
            [-2.]])
     """
-    return _gradient(k, x, y, weights, exclude_self, in_y=False, with_sum=False)[1]
+    return _gradient(k, x, y, weights, exclude_self, device, in_y=False, with_sum=False)[1]
 
 
 def kernel_grad_y(
-    k: Kernel, x: Any, y: Any, weights: Any = None, *, exclude_self: bool = False
+    k: Kernel,
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    *,
+    exclude_self: bool = False,
+    device: Any = None,
 ) -> Any:
     """Sum the gradient of a kernel in its second argument: ``g_i = sum_j w_j grad_y k(x_i, y_j)``.
 
@@ -132,24 +155,30 @@ def kernel_grad_y(
 
     Parameters
     ----------
-    k, x, y, weights, exclude_self
+    k, x, y, weights, exclude_self, device
         See `kernel_grad`.
 
     Returns
     -------
     array, shape of `x`
     """
-    return _gradient(k, x, y, weights, exclude_self, in_y=True, with_sum=False)[1]
+    return _gradient(k, x, y, weights, exclude_self, device, in_y=True, with_sum=False)[1]
 
 
 def kernel_sum_and_grad(
-    k: Kernel, x: Any, y: Any, weights: Any = None, *, exclude_self: bool = False
+    k: Kernel,
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    *,
+    exclude_self: bool = False,
+    device: Any = None,
 ) -> tuple[Any, Any]:
     """Return `kernel_sum` and `kernel_grad` from one pass over the pairs.
 
     Parameters
     ----------
-    k, x, y, weights, exclude_self
+    k, x, y, weights, exclude_self, device
         See `kernel_grad`.
 
     Returns
@@ -157,11 +186,17 @@ def kernel_sum_and_grad(
     sum : array, shape (n,) or (batch, n)
     grad : array, shape of `x`
     """
-    return _gradient(k, x, y, weights, exclude_self, in_y=False, with_sum=True)
+    return _gradient(k, x, y, weights, exclude_self, device, in_y=False, with_sum=True)
 
 
 def kernel_logsumexp(
-    k: Kernel, x: Any, y: Any, log_weights: Any = None, *, exclude_self: bool = False
+    k: Kernel,
+    x: Any,
+    y: Any,
+    log_weights: Any = None,
+    *,
+    exclude_self: bool = False,
+    device: Any = None,
 ) -> Any:
     """Return ``log sum_j exp(lw_j) k(x_i, y_j)`` without underflow, however far the points are.
 
@@ -177,6 +212,8 @@ def kernel_logsumexp(
         Default: zeros; ``-inf`` leaves a point out. For batches also (batch, m).
     exclude_self : bool, optional
         Leave out the pairs with ``i == j``.
+    device : str, optional
+        See `kernel_sum`.
 
     Returns
     -------
@@ -196,7 +233,7 @@ def kernel_logsumexp(
     >>> mk.kernel_logsumexp(mk.kernels.Gaussian(1.0), x, y)
     array([-5000.])
     """
-    call = _Call(k, x, y, exclude_self)
+    call = _Call(k, x, y, exclude_self, device)
     _check_positive(k)
     w, per_batch = call.log_weights(log_weights)
     out = call.empty(call.rows)
@@ -214,10 +251,12 @@ def kernel_mean(
     log_weights: Any = None,
     *,
     exclude_self: bool = False,
+    device: Any = None,
 ) -> Any:
     """Average values with the weights ``exp(lw_j) k(x_i, y_j)``, normalised for every i (a softmax mean).
 
-    The Nadaraya-Watson estimator; one step of mean shift if `values` is `y`; attention if the kernel is `mk.kernels.Dot`.
+    The Nadaraya-Watson estimator; one step of mean shift if `values` is `y`; attention if the kernel is
+    `mk.kernels.Dot`.
 
     Parameters
     ----------
@@ -232,6 +271,8 @@ def kernel_mean(
         Default: zeros; ``-inf`` leaves a point out. For batches also (batch, m).
     exclude_self : bool, optional
         Leave out the pairs with ``i == j``.
+    device : str, optional
+        See `kernel_sum`.
 
     Returns
     -------
@@ -250,13 +291,14 @@ def kernel_mean(
     >>> mk.kernel_mean(mk.kernels.Gaussian(0.2), x, y).round(6)
     array([[-1.]])
     """
-    call = _Call(k, x, y, exclude_self)
+    call = _Call(k, x, y, exclude_self, device)
     _check_positive(k)
     if call.m - (1 if exclude_self and call.n > 0 else 0) < 1:
         raise ValueError(f"y: expected at least one point to average for each x, got {call.m}")
     w, per_batch = call.log_weights(log_weights, some=True)
     if values is None:
-        data, columns, values_per_batch, tail = call.y.data, call.dim, True, (call.dim,)
+        tail: tuple[int, ...] = (call.dim,)
+        data, columns, values_per_batch = call.problem[1], call.dim, True
     else:
         data, columns, values_per_batch, tail = call.weights(values, "values")
     out = call.empty((*call.rows, *tail))
@@ -275,12 +317,13 @@ def stein_sum(
     y_scores: Any = None,
     weights: Any = None,
     exclude_self: bool = False,
+    device: Any = None,
 ) -> Any:
     """Sum the Stein kernel of a density p: ``u_i = sum_j w_j k0(x_i, y_j)``.
 
-    ``k0(x, y) = k s(x).s(y) + s(x).grad_y k + s(y).grad_x k + trace grad_x grad_y k`` with the score ``s = grad log p``;
-    its mean over y drawn from p is 0 for every x (Liu, Lee, Jordan, "A kernelized Stein discrepancy for goodness-of-fit
-    tests"; Chwialkowski, Strathmann, Gretton, "A kernel test of goodness of fit").
+    ``k0(x, y) = k s(x).s(y) + s(x).grad_y k + s(y).grad_x k + trace grad_x grad_y k`` with the score
+    ``s = grad log p``; its mean over y drawn from p is 0 for every x (Liu, Lee, Jordan, "A kernelized Stein
+    discrepancy for goodness-of-fit tests"; Chwialkowski, Strathmann, Gretton, "A kernel test of goodness of fit").
 
     Parameters
     ----------
@@ -295,6 +338,8 @@ def stein_sum(
         Default: ones. See `kernel_sum`.
     exclude_self : bool, optional
         Leave out the pairs with ``i == j``.
+    device : str, optional
+        See `kernel_sum`.
 
     Returns
     -------
@@ -313,16 +358,14 @@ def stein_sum(
     >>> mk.stein_sum(mk.kernels.Gaussian(1.0), x, -x).round(4)
     array([1.0556, 1.0556])
     """
-    call, sx, sy = _stein_call(k, x, scores, y, y_scores, exclude_self)
+    call, sx, sy = _stein_call(k, x, scores, y, y_scores, exclude_self, device)
     w, columns, per_batch, tail = call.weights(weights, "weights")
     out = call.empty((*call.rows, *tail))
-    call.native.stein_sum(
-        *call.problem, sx.data, sy.data, w, columns, per_batch, out.data, call.queue
-    )
+    call.native.stein_sum(*call.problem, sx, sy, w, columns, per_batch, out.data, call.queue)
     return out.result()
 
 
-def kernel_matrix(k: Kernel, x: Any, y: Any) -> Any:
+def kernel_matrix(k: Kernel, x: Any, y: Any, *, device: Any = None) -> Any:
     """Return the whole matrix ``k(x_i, y_j)``; for small problems that need it, such as a Cholesky factor.
 
     Parameters
@@ -349,32 +392,40 @@ def kernel_matrix(k: Kernel, x: Any, y: Any) -> Any:
     >>> mk.interaction.kernel_matrix(mk.kernels.Energy(), np.zeros((1, 2)), np.array([[3.0, 4.0]]))
     array([[-5.]])
     """
-    call = _Call(k, x, y, False)
+    call = _Call(k, x, y, False, device)
     out = call.empty((*call.rows, call.m))
     call.native.kernel_matrix(*call.problem[:4], None, None, out.data, call.queue)
     return out.result()
 
 
-def stein_matrix(k: Kernel, x: Any, scores: Any, y: Any = None, y_scores: Any = None) -> Any:
+def stein_matrix(
+    k: Kernel, x: Any, scores: Any, y: Any = None, y_scores: Any = None, *, device: Any = None
+) -> Any:
     """Return the whole matrix of the Stein kernel, ``k0(x_i, y_j)``; see `stein_sum`.
 
     Parameters
     ----------
-    k, x, scores, y, y_scores
+    k, x, scores, y, y_scores, device
         See `stein_sum`.
 
     Returns
     -------
     array, shape (n, m) or (batch, n, m)
     """
-    call, sx, sy = _stein_call(k, x, scores, y, y_scores, False)
+    call, sx, sy = _stein_call(k, x, scores, y, y_scores, False, device)
     out = call.empty((*call.rows, call.m))
-    call.native.kernel_matrix(*call.problem[:4], sx.data, sy.data, out.data, call.queue)
+    call.native.kernel_matrix(*call.problem[:4], sx, sy, out.data, call.queue)
     return out.result()
 
 
 def pair_argmin(
-    x: Any, y: Any, k: int = 1, *, exclude_self: bool = False, bandwidth: Any = None
+    x: Any,
+    y: Any,
+    k: int = 1,
+    *,
+    exclude_self: bool = False,
+    bandwidth: Any = None,
+    device: Any = None,
 ) -> tuple[Any, Any]:
     """Return the `k` nearest points of `y` for every point of `x`, and their distances.
 
@@ -417,15 +468,15 @@ def pair_argmin(
         raise ValueError(f"k: expected at most {MAX_NEIGHBOURS}, got {count}")
     from mckean.kernels import Gaussian  # a carrier of the metric
 
-    call = _Call(Gaussian(1.0 if bandwidth is None else bandwidth), x, y, exclude_self)
+    call = _Call(Gaussian(1.0 if bandwidth is None else bandwidth), x, y, exclude_self, device)
     metrics = call.problem[3]
     if bandwidth is not None and metrics is None:
         raise ValueError("bandwidth: expected shape (d,), got a number")
-    index = call.x.framework.empty((*call.rows, count), "int64", call.x.device)
+    index = call.memory.empty((*call.rows, count), "int64", call.device)
     distance = call.empty((*call.rows, count))
     call.native.nearest(
-        call.x.data,
-        call.y.data,
+        call.problem[0],
+        call.problem[1],
         metrics,
         call.problem[4],
         count,
@@ -436,12 +487,60 @@ def pair_argmin(
     return index.result(), distance.result()
 
 
+def pair_median(x: Any) -> float:
+    """Return the median of all distances ``|x_i - x_j|``, ``i < j``, exactly and in O(n) memory.
+
+    The bits of the squared distances are counted 16 at a time, which takes two passes over the pairs in float32 and
+    four in float64.
+
+    Parameters
+    ----------
+    x : array, shape (n, d), n >= 2, float32 or float64
+
+    Returns
+    -------
+    float
+        The mean of the two middle distances if their number is even.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `x` has the wrong type or shape, or holds NaN or infinities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mckean as mk
+    >>> mk.interaction.pair_median(np.array([[0.0], [1.0], [3.0]]))
+    2.0
+    """
+    at = as_input(x, "x")
+    if len(at.shape) != 2 or at.shape[0] < 2 or at.shape[1] == 0:
+        raise ValueError(f"x: expected shape (n, d), n >= 2, d >= 1, got {at.shape}")
+    check_finite(at, "x")
+    lower, upper = executor(at.device).pair_median(at.data, at.framework.queue(at.device))
+    return 0.5 * (float(lower) + float(upper))
+
+
 class _Call:
     """The checked arguments that all sums share, as native code takes them."""
 
-    __slots__ = ("batch", "dim", "m", "n", "native", "problem", "queue", "rows", "x", "y")
+    __slots__ = (
+        "batch",
+        "device",
+        "dim",
+        "m",
+        "memory",
+        "n",
+        "native",
+        "problem",
+        "queue",
+        "rows",
+        "x",
+        "y",
+    )
 
-    def __init__(self, k: Kernel, x: Any, y: Any, exclude_self: Any) -> None:
+    def __init__(self, k: Kernel, x: Any, y: Any, exclude_self: Any, device: Any = None) -> None:
         if not isinstance(k, Kernel):
             raise TypeError(f"k: expected a kernel of mk.kernels, got {type(k).__name__}")
         self.x = _points(x, "x")
@@ -449,21 +548,39 @@ class _Call:
         if y is x:
             self.y = self.x
         else:
-            want = (*shape[:-2], "m", shape[-1])
+            want: tuple[int | str, ...] = (*shape[:-2], "m", shape[-1])
             self.y = as_match(y, "y", self.x, "x", shape=want)
             check_finite(self.y, "y")
         self.batch, self.n, self.m, self.dim = shape[:-2], shape[-2], self.y.shape[-2], shape[-1]
         self.rows = shape[:-1]
         if not isinstance(exclude_self, (bool, np.bool_)):
             raise TypeError(f"exclude_self: expected a bool, got {exclude_self!r}")
-        self.native = executor(self.x.device)
-        self.queue = self.x.framework.queue(self.x.device)
+        self.memory, self.device = self.x.framework, self.x.device
+        if device is not None:
+            self._move(parse_device(device))
+        self.native = executor(self.device)
+        self.queue = self.memory.queue(self.device)
         terms, metrics = native_terms(k, self.dim)
-        self.problem = (self.x.data, self.y.data, terms, metrics, bool(exclude_self))
+        at = self.to_device(self.x)
+        other = at if self.y is self.x else self.to_device(self.y)
+        self.problem = (at, other, terms, metrics, bool(exclude_self))
+
+    def _move(self, device: str) -> None:
+        """Work on another device than that of the arrays: from NumPy to the GPU."""
+        if device == self.device or (device == "cuda:0" and self.device.startswith("cuda")):
+            return
+        if self.x.framework.name != "numpy" or device == "cpu":
+            raise ValueError(f"device: expected {self.device}, where x is, got {device}")
+        executor(device)  # says why, where there is none
+        self.memory, self.device = DEVICE_MEMORY, device
+
+    def to_device(self, x: Input) -> Any:
+        """What native code reads."""
+        return x.data if self.device == x.device else self.memory.asarray(x.data, self.device)
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         try:
-            return self.x.framework.empty(shape, self.x.dtype, self.x.device)
+            return self.memory.empty(shape, self.x.dtype, self.device)
         except MemoryError:
             size = math.prod(shape) * (4 if self.x.dtype == "float32" else 8)
             raise MemoryError(f"the result of shape {shape} needs {size / 2**30:.3g} GiB") from None
@@ -481,13 +598,13 @@ class _Call:
             raise ValueError(
                 f"{name}: expected shape {self._shapes()}, got {tuple(np.shape(given))}"
             )
-        shape = (*lead, self.m, "p")[:ndim]
+        shape: tuple[int | str, ...] = (*lead, self.m, *(("p",) if ndim == most else ()))
         w = as_match(given, name, self.x, "y", shape=shape)
         check_finite(w, name)
         tail = w.shape[len(lead) + 1 :]
         if tail == (0,):
             raise ValueError(f"{name}: expected at least one column, got {w.shape}")
-        return w.data, tail[0] if tail else 1, own, tail
+        return self.to_device(w), tail[0] if tail else 1, own, tail
 
     def _shapes(self) -> str:
         m = self.m
@@ -503,7 +620,7 @@ class _Call:
         shape = (*self.batch, self.m) if own else (self.m,)
         w = as_match(given, "log_weights", self.x, "y", shape=shape)
         _check_log_weights(w, some)
-        return w.data, own
+        return self.to_device(w), own
 
 
 def _points(x: Any, name: str) -> Input:
@@ -532,7 +649,8 @@ def _check_positive(k: Kernel) -> None:
 @functools.lru_cache(maxsize=256)
 def native_terms(k: Kernel, dim: int) -> tuple[list[tuple[Any, ...]], Any]:
     """The terms of a kernel in `dim` dimensions and its metrics (rows, dim), as native code takes them."""
-    terms, metrics = [], []
+    terms: list[tuple[Any, ...]] = []
+    metrics: list[Any] = []
     for term in k.terms(dim):
         row, scale = -1, term.scale
         if not isinstance(scale, float):
@@ -549,9 +667,17 @@ def native_terms(k: Kernel, dim: int) -> tuple[list[tuple[Any, ...]], Any]:
 
 
 def _gradient(
-    k: Kernel, x: Any, y: Any, weights: Any, exclude_self: bool, *, in_y: bool, with_sum: bool
+    k: Kernel,
+    x: Any,
+    y: Any,
+    weights: Any,
+    exclude_self: bool,
+    device: Any,
+    *,
+    in_y: bool,
+    with_sum: bool,
 ) -> tuple[Any, Any]:
-    call = _Call(k, x, y, exclude_self)
+    call = _Call(k, x, y, exclude_self, device)
     w, _, per_batch, tail = call.weights(weights, "weights")
     if tail:
         raise ValueError(f"weights: expected one column, got {tail[0]}")
@@ -570,19 +696,20 @@ def _gradient(
 
 
 def _stein_call(
-    k: Kernel, x: Any, scores: Any, y: Any, y_scores: Any, exclude_self: bool
-) -> tuple[_Call, Input, Input]:
+    k: Kernel, x: Any, scores: Any, y: Any, y_scores: Any, exclude_self: bool, device: Any
+) -> tuple[_Call, Any, Any]:
     if (y is None) != (y_scores is None):
         missing = "y_scores" if y_scores is None else "y"
-        raise ValueError(f"{missing}: expected together with {'y' if y_scores is None else 'y_scores'}, got None")
-    call = _Call(k, x, x if y is None else y, exclude_self)
+        raise ValueError(
+            f"{missing}: expected together with {'y' if y_scores is None else 'y_scores'}, got None"
+        )
+    call = _Call(k, x, x if y is None else y, exclude_self, device)
     if not k.has_stein:
         raise ValueError(f"k: expected a kernel that is twice differentiable, got {k!r}")
     sx = as_match(scores, "scores", call.x, "x")
     check_finite(sx, "scores")
     if y is None:
-        return call, sx, sx
+        return call, call.to_device(sx), call.to_device(sx)
     sy = as_match(y_scores, "y_scores", call.y, "y")
     check_finite(sy, "y_scores")
-    return call, sx, sy
-
+    return call, call.to_device(sx), call.to_device(sy)

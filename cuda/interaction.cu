@@ -362,7 +362,7 @@ __device__ void slope_tile(const TermGroup<T>& a, const GradientArgs<T>& e, cons
 #pragma unroll
     for (int r = 0; r < micro; ++r)
 #pragma unroll
-      for (int c = 0; c < micro; ++c) coincident[r] += s[r][c] < least_normal<T>();
+      for (int c = 0; c < micro; ++c) coincident[r] += s[r][c] < least_square<T>();
   }
 }
 

@@ -356,7 +356,7 @@ def stein_sum(
     >>> import mckean as mk
     >>> x = np.array([[-1.0], [1.0]])
     >>> mk.stein_sum(mk.kernels.Gaussian(1.0), x, -x).round(4)
-    array([1.0556, 1.0556])
+    array([0.9173, 0.9173])
     """
     call, sx, sy = _stein_call(k, x, scores, y, y_scores, exclude_self, device)
     w, columns, per_batch, tail = call.weights(weights, "weights")

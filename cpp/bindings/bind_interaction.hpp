@@ -139,8 +139,7 @@ void bind_interaction_type(nb::module_& m) {
         const T* sx = pair_scores<T>(scores_x, a.batch * a.n * a.dim);
         const T* sy = pair_scores<T>(scores_y, a.batch * a.m * a.dim);
         require(!sx == !sy, "scores: expected both or none");
-        for (int t = 0; t < a.n_terms; ++t)
-          require(!sx || a.terms[t].kind != KernelKind::sinc, "k: no Stein kernel");
+        for (int t = 0; t < a.n_terms; ++t) require(!sx || a.terms[t].kind != KernelKind::sinc, "k: no Stein kernel");
         T* data = out.data();
         nb::gil_scoped_release release;
         kernel_matrix<T>(a, sx, sy, data, as_queue(queue));

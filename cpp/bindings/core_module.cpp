@@ -8,6 +8,7 @@ namespace cpu { using Device = nanobind::device::cpu; }
 #include "bind_selection.hpp"
 #include "bindings.hpp"
 #include "dispatch.hpp"
+#include "finite.hpp"
 #include "mckean/random.hpp"
 #include "pool.hpp"
 
@@ -16,6 +17,19 @@ namespace {
 void check_signals() {
   nb::gil_scoped_acquire acquire;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+template <class T>
+void bind_all_finite(nb::module_& m) {
+  m.def(
+      "all_finite",
+      [](mk::cpu::In<T> array) {
+        const T* data = array.data();
+        int64_t n = mk::cpu::size_of(array);
+        nb::gil_scoped_release release;
+        return mk::cpu::all_finite<T>(data, n);
+      },
+      "array"_a.noconvert(), "Whether no element is NaN or infinite.");
 }
 
 }  // namespace
@@ -44,6 +58,8 @@ NB_MODULE(_core, m) {
         return std::vector<double>{p.z0, p.z1};
       },
       "words"_a);
+  bind_all_finite<float>(m);
+  bind_all_finite<double>(m);
   mk::cpu::bind_executor(m);
   mk::cpu::bind_selection(m);
 }

@@ -98,7 +98,7 @@ struct Plan {
     for (int t = 0; t < a.n_terms; ++t) {
       const KernelTerm& term = a.terms[t];
       constants.push_back(kernel_constants<T>(term));
-      Group::Kind kind = is_radial(term.kind) ? Group::radial
+      Group::Kind kind = is_radial(term.kind)            ? Group::radial
                          : term.kind == KernelKind::sinc ? Group::sinc
                                                          : Group::product;
       auto same = [&](const Group& g) { return g.kind == kind && g.metric == term.metric; };
@@ -161,7 +161,8 @@ struct Plan {
       if (groups[g].kind != Group::radial) continue;
       roots[g].assign(static_cast<size_t>(a.dim), T(1));
       if (groups[g].metric >= 0)
-        for (int64_t k = 0; k < a.dim; ++k) roots[g][k] = static_cast<T>(std::sqrt(a.metrics[groups[g].metric * a.dim + k]));
+        for (int64_t k = 0; k < a.dim; ++k)
+          roots[g][k] = static_cast<T>(std::sqrt(a.metrics[groups[g].metric * a.dim + k]));
       T top_x = norms(a.x, a.n, roots[g], x_norms[g]), top_y = norms(a.y, a.m, roots[g], y_norms[g]);
       // The products err by a few eps (|x|^2 + |y|^2). Where that matters, pairs that lie 20 (float) times closer than
       // their distance from the centre are computed again: their distances are then right to 1e-5, in double 1e-12.
@@ -172,7 +173,8 @@ struct Plan {
         if (is_rough(term)) continue;
         scale = std::max(scale, term.kind <= KernelKind::matern52 ? term.scale : term.scale / term.offset);
       }
-      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps > (sizeof(T) == 4 ? 1e-6 : 1e-13);
+      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps >
+                                            (sizeof(T) == 4 ? 1e-6 : 1e-13);
       if (matters) near[g] = sizeof(T) == 4 ? T(0.05) : T(1e-3);
     }
   }
@@ -476,7 +478,8 @@ struct SumOp : AddOp<T> {
     }
   };
   void finish(int64_t b, int64_t row, const double* acc) const {
-    for (int64_t q = 0; q < this->width; ++q) out[(b * this->plan.args.n + row) * this->width + q] = static_cast<T>(acc[q]);
+    for (int64_t q = 0; q < this->width; ++q)
+      out[(b * this->plan.args.n + row) * this->width + q] = static_cast<T>(acc[q]);
   }
 };
 
@@ -561,8 +564,7 @@ struct GradientOp : AddOp<T> {
         int r = at / tile_cols<T>, j = at % tile_cols<T>;
         const T *x = w.x() + r * dim, *y = w.y() + j * dim;
         double c = static_cast<double>(w.k[at]);
-        for (int64_t a = 0; a < dim; ++a)
-          out[r * width + a] -= c * static_cast<double>(x[a] - y[a]);
+        for (int64_t a = 0; a < dim; ++a) out[r * width + a] -= c * static_cast<double>(x[a] - y[a]);
         w.k[at] = T(0);
       }
       loops.row_sums(w.k, w.rows, w.cols, out + dim, width);
@@ -626,7 +628,8 @@ struct GradientOp : AddOp<T> {
           if (in_y) value = static_cast<double>(x[a]) * part[dim];
         } else {
           if (plan.groups[g].kind == Group::radial) {
-            if (plan.large) value = (static_cast<double>(x[a]) - static_cast<double>(plan.centre[b * dim + a])) * part[dim] - value;
+            if (plan.large)
+              value = (static_cast<double>(x[a]) - static_cast<double>(plan.centre[b * dim + a])) * part[dim] - value;
             if (plan.groups[g].metric >= 0) value *= plan.args.metrics[plan.groups[g].metric * dim + a];
           }
           if (in_y) value = -value;
@@ -838,7 +841,8 @@ struct SteinOp : AddOp<T> {
     }
   };
   void finish(int64_t b, int64_t row, const double* acc) const {
-    for (int64_t q = 0; q < this->width; ++q) out[(b * this->plan.args.n + row) * this->width + q] = static_cast<T>(acc[q]);
+    for (int64_t q = 0; q < this->width; ++q)
+      out[(b * this->plan.args.n + row) * this->width + q] = static_cast<T>(acc[q]);
   }
 };
 
@@ -989,33 +993,33 @@ void run_nearest(const PairArgs<T>& args, int count, int64_t* index, T* distance
 
 }  // namespace
 
-#define MK_INTERACTION(T)                                                                                           \
-  template <>                                                                                                      \
-  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue) {                      \
-    run_sum(args, weights, out);                                                                                   \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum,            \
-                             T* gradient, Queue) {                                                                 \
-    return run_gradient(args, weights, in_y, sum, gradient);                                                       \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values, \
-                         T* logsumexp, T* mean, Queue) {                                                           \
-    run_softmax(args, log_weights, values, logsumexp, mean);                                                       \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,  \
-                    T* out, Queue) {                                                                               \
-    run_stein(args, scores_x, scores_y, weights, out);                                                             \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue) {            \
-    run_matrix(args, scores_x, scores_y, out);                                                                     \
-  }                                                                                                                \
-  template <>                                                                                                      \
-  void nearest<T>(const PairArgs<T>& args, int count, int64_t* index, T* distance, Queue) {                        \
-    run_nearest(args, count, index, distance);                                                                     \
+#define MK_INTERACTION(T)                                                                                            \
+  template <>                                                                                                        \
+  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue) {                        \
+    run_sum(args, weights, out);                                                                                     \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient, \
+                             Queue) {                                                                                \
+    return run_gradient(args, weights, in_y, sum, gradient);                                                         \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,   \
+                         T* logsumexp, T* mean, Queue) {                                                             \
+    run_softmax(args, log_weights, values, logsumexp, mean);                                                         \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,    \
+                    T* out, Queue) {                                                                                 \
+    run_stein(args, scores_x, scores_y, weights, out);                                                               \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue) {              \
+    run_matrix(args, scores_x, scores_y, out);                                                                       \
+  }                                                                                                                  \
+  template <>                                                                                                        \
+  void nearest<T>(const PairArgs<T>& args, int count, int64_t* index, T* distance, Queue) {                          \
+    run_nearest(args, count, index, distance);                                                                       \
   }
 MK_INTERACTION(float)
 MK_INTERACTION(double)

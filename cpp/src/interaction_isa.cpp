@@ -13,7 +13,7 @@ template <class T>
 using Vec = typename VectorOf<T>::type;
 template <class T>
 constexpr int width = Ops<Vec<T>>::N;
-constexpr int pair = 2;                                   // registers of columns in a block
+constexpr int pair = 2;                                    // registers of columns in a block
 constexpr int block_rows = register_bytes == 64 ? 12 : 6;  // of inner products: 12 or 24 sums in registers
 
 // ---- small dimensions: differences, coordinates compiled in ---------------------------------------------------------
@@ -76,8 +76,8 @@ void distances(const T* x, int64_t stride, int rows, int64_t dim, const T* panel
 
 template <class T, int D, int R, bool weighted>
 MK_HD void stein_rows(const T* __restrict x, const T* __restrict sx, int64_t stride, int64_t dim,
-                      const T* __restrict panel, const T* __restrict score_panel, int cols,
-                      const T* __restrict metric, bool first, const SteinTiles<T>& out, int row) {
+                      const T* __restrict panel, const T* __restrict score_panel, int cols, const T* __restrict metric,
+                      bool first, const SteinTiles<T>& out, int row) {
   using V = Vec<T>;
   constexpr int N = width<T>, C = tile_cols<T>;
   const bool fresh = D > 0 || first;
@@ -296,8 +296,8 @@ void reduce_narrow(const T* k, int rows, int cols, const T* v, int n_values, dou
 
 // Coordinates first .. first + D of R rows. Differences, not sums of c and c y apart: those cancel for close points.
 template <class T, int D, int R>
-MK_HD void gradient_rows(const T* __restrict c, int cols, const T* __restrict x, int64_t dim,
-                         const T* __restrict panel, double* out) {
+MK_HD void gradient_rows(const T* __restrict c, int cols, const T* __restrict x, int64_t dim, const T* __restrict panel,
+                         double* out) {
   using V = Vec<T>;
   constexpr int N = width<T>, C = tile_cols<T>;
   constexpr int U = D <= 2 ? 2 : 1;  // columns at a time: sums enough to hide the latency of a multiply-add
@@ -483,15 +483,34 @@ template <class T, int D>
 constexpr auto stein_of = stein<T, D, false>;
 template <class T, int D>
 constexpr auto metric_stein_of = stein<T, D, true>;
-#define MK_FROM_1(f, T)                                                                                    \
-  f<T, 1>, f<T, 2>, f<T, 3>, f<T, 4>, f<T, 5>, f<T, 6>, f<T, 7>, f<T, 8>, f<T, 9>, f<T, 10>, f<T, 11>,      \
-      f<T, 12>, f<T, 13>, f<T, 14>, f<T, 15>, f<T, 16>
+#define MK_FROM_1(f, T)                                                                                          \
+  f<T, 1>, f<T, 2>, f<T, 3>, f<T, 4>, f<T, 5>, f<T, 6>, f<T, 7>, f<T, 8>, f<T, 9>, f<T, 10>, f<T, 11>, f<T, 12>, \
+      f<T, 13>, f<T, 14>, f<T, 15>, f<T, 16>
 #define MK_DIMS(f, T) {f<T, 0>, MK_FROM_1(f, T)}
-#define MK_TILE_LOOPS(T)                                                                                           \
-  {width<T>, pair * width<T>, block_rows, pack_panel<T>, MK_DIMS(squares_of, T), MK_DIMS(metric_squares_of, T),    \
-   MK_DIMS(dots_of, T), MK_DIMS(stein_of, T), MK_DIMS(metric_stein_of, T), pack_rows<T>, pack_columns<T>, product_block<T>, \
-   finish_squares<T>, pair_square<T>, reduce_narrow<T>, {nullptr, MK_FROM_1(reduce_grad, T)}, pack_values<T>,      \
-   reduce_wide<T>, row_sums<T>, exponentials<T>, count_zeros<T>, sinc<T>, sinc_grad<T>}
+#define MK_TILE_LOOPS(T)                 \
+  {width<T>,                             \
+   pair * width<T>,                      \
+   block_rows,                           \
+   pack_panel<T>,                        \
+   MK_DIMS(squares_of, T),               \
+   MK_DIMS(metric_squares_of, T),        \
+   MK_DIMS(dots_of, T),                  \
+   MK_DIMS(stein_of, T),                 \
+   MK_DIMS(metric_stein_of, T),          \
+   pack_rows<T>,                         \
+   pack_columns<T>,                      \
+   product_block<T>,                     \
+   finish_squares<T>,                    \
+   pair_square<T>,                       \
+   reduce_narrow<T>,                     \
+   {nullptr, MK_FROM_1(reduce_grad, T)}, \
+   pack_values<T>,                       \
+   reduce_wide<T>,                       \
+   row_sums<T>,                          \
+   exponentials<T>,                      \
+   count_zeros<T>,                       \
+   sinc<T>,                              \
+   sinc_grad<T>}
 
 }  // namespace
 

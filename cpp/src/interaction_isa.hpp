@@ -28,8 +28,8 @@ struct TileLoops {
   // panel[k][j] = y[j * stride + k] for k < dim, j < valid; 0 for j from valid to cols.
   void (*pack_panel)(const T* y, int64_t stride, int64_t dim, int valid, int cols, T* panel);
   // Squared distances sum_k g_k (x_ik - y_jk)^2, index: dim, 0 for any; dim 0 adds to what is there unless `first`.
-  using Distance = void (*)(const T* x, int64_t stride, int rows, int64_t dim, const T* panel, int cols, const T* metric,
-                            bool first, T* s);
+  using Distance = void (*)(const T* x, int64_t stride, int rows, int64_t dim, const T* panel, int cols,
+                            const T* metric, bool first, T* s);
   Distance squares[max_small_dim + 1], metric_squares[max_small_dim + 1], dots[max_small_dim + 1];
   using Stein = void (*)(const T* x, const T* sx, int64_t stride, int rows, int64_t dim, const T* panel,
                          const T* score_panel, int cols, const T* metric, bool first, const SteinTiles<T>& out);
@@ -37,7 +37,8 @@ struct TileLoops {
 
   // Inner products of many coordinates of (point - centre) * scale: rows [row][k], columns in groups of col_step,
   // [group][k][member].
-  using Pack = void (*)(const T* points, int64_t stride, int64_t dim, int valid, const T* centre, const T* scale, T* out);
+  using Pack = void (*)(const T* points, int64_t stride, int64_t dim, int valid, const T* centre, const T* scale,
+                        T* out);
   Pack pack_rows, pack_columns;
   void (*product_block)(const T* a, const T* b, int rows, int cols, int64_t dim, bool first, T* s);
   // s = nx + ny - 2 s, at least 0. Registers where some s < near (nx + ny): row * tile_cols + column goes to `list`.

@@ -119,10 +119,10 @@ void stein(const SteinTiles<T>& t, int rows, int cols, const KernelConstants<T>&
     }
 }
 
-#define MK_KINDS(loop, T)                                                                               \
-  {loop<T, KernelKind::gaussian>, loop<T, KernelKind::laplace>, loop<T, KernelKind::matern32>,          \
-   loop<T, KernelKind::matern52>, loop<T, KernelKind::inverse_sqrt>, loop<T, KernelKind::square_root>,  \
-   loop<T, KernelKind::reciprocal>, loop<T, KernelKind::power>, loop<T, KernelKind::logarithm>,         \
+#define MK_KINDS(loop, T)                                                                                \
+  {loop<T, KernelKind::gaussian>,   loop<T, KernelKind::laplace>,      loop<T, KernelKind::matern32>,    \
+   loop<T, KernelKind::matern52>,   loop<T, KernelKind::inverse_sqrt>, loop<T, KernelKind::square_root>, \
+   loop<T, KernelKind::reciprocal>, loop<T, KernelKind::power>,        loop<T, KernelKind::logarithm>,   \
    loop<T, KernelKind::polynomial>, loop<T, KernelKind::dot>}
 #define MK_MAP_LOOPS(T) \
   {MK_KINDS(value_sum, T), MK_KINDS(value, T), MK_KINDS(slope, T), MK_KINDS(log2_rows, T), MK_KINDS(stein, T)}

@@ -19,6 +19,13 @@ def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 
 def normals_of_words(words: Sequence[int]) -> list[float]: ...
 
+@overload
+def all_finite(array: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)]) -> bool: ...
+
+@overload
+def all_finite(array: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]) -> bool:
+    """Whether no element is NaN or infinite."""
+
 def random_words(out: Annotated[NDArray[numpy.uint32], dict(order='C', device='cpu')], seed: int, stream: int, counter: int, first: int, queue: int = 0) -> None: ...
 
 @overload

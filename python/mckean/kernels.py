@@ -8,6 +8,7 @@ Below, ``delta = x - y`` and ``r = |delta / bandwidth|``. A `bandwidth` is a len
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -520,6 +521,8 @@ def _bandwidth(value: Any) -> Any:
 
 
 def _finite_scale(scale: Any) -> Any:
+    if isinstance(scale, float) and 0.0 < scale < math.inf:
+        return scale
     if not np.all(np.isfinite(scale)) or not np.all(np.greater(scale, 0.0)):
         raise ValueError("bandwidth: its inverse square is outside the range of float64")
     return scale

@@ -97,8 +97,9 @@ inline KernelConstants<T> kernel_constants(const KernelTerm& t) {
       curve = 4.0 * t.exponent * (t.exponent - 1.0) * t.scale * t.scale;
   }
   double amount = t.coefficient < 0.0 ? -t.coefficient : t.coefficient;
-  return {static_cast<T>(t.coefficient), static_cast<T>(t.scale),  static_cast<T>(t.offset),
-          static_cast<T>(t.exponent),    static_cast<T>(rate),     static_cast<T>(slope),
+  return {static_cast<T>(t.coefficient), static_cast<T>(t.scale),
+          static_cast<T>(t.offset),      static_cast<T>(t.exponent),
+          static_cast<T>(rate),          static_cast<T>(slope),
           static_cast<T>(curve),         static_cast<T>(amount > 0.0 ? std::log2(amount) : 0.0),
           static_cast<int>(t.exponent)};
 }

@@ -498,13 +498,20 @@ struct GradientOp : AddOp<T> {
     PanelWeights<T> weights;
     PairWeights<T> columns;  // y as values
     PanelWeights<T> values;
-    T *spare_weights, *scratch;
+    T *factors, *spare_weights, *scratch;  // factors: of each term, see MapLoops::slope
     Local(const GradientOp& o, Worker<T>& worker)
         : op(o), w(worker), weights(o.weights, worker), columns{w.args.y, w.args.dim, true}, values(columns, worker) {
+      factors = w.arena.template take<T>(w.args.n_terms * tile_cols<T>);
       spare_weights = w.arena.template take<T>(tile_cols<T>);
       scratch = op.whole_panel ? w.arena.template take<T>(3 * w.args.dim * w.plan.loops.lanes) : nullptr;
     }
-    void panel() { weights.pack(); }
+    void panel() {
+      weights.pack();
+      for (int t = 0; t < w.args.n_terms; ++t) {
+        T factor = w.plan.constants[t].coefficient * w.plan.constants[t].slope;
+        for (int j = 0; j < w.cols; ++j) factors[t * tile_cols<T> + j] = factor * weights.panel()[j];
+      }
+    }
 
     void tile(double* acc) {
       const Plan<T>& plan = w.plan;
@@ -523,8 +530,8 @@ struct GradientOp : AddOp<T> {
         bool first = true;
         for (int t : group.terms) {
           auto map = plan.maps.slope[static_cast<int>(w.args.terms[t].kind)];
-          map(w.s, w.rows, w.cols, plan.constants[t], weights.panel(), first, w.k, diagonal ? nullptr : values_sum,
-              width);
+          map(w.s, w.rows, w.cols, plan.constants[t], weights.panel(), factors + t * tile_cols<T>, first, w.k,
+              diagonal ? nullptr : values_sum, width);
           first = false;
         }
         w.set_diagonal(w.k, T(0));

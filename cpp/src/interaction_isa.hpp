@@ -71,9 +71,10 @@ struct MapLoops {
   void (*value_sum[n_map_kinds])(const T* s, int rows, int cols, const C& c, const T* w, double* out, int64_t stride);
   // k = coefficient F(s), or added to it
   void (*value[n_map_kinds])(const T* s, int rows, int cols, const C& c, bool first, T* k);
-  // k = w coefficient slope(s), or added to it; `sum`, unless null, gets the values like value_sum
-  void (*slope[n_map_kinds])(const T* s, int rows, int cols, const C& c, const T* w, bool first, T* k, double* sum,
-                             int64_t stride);
+  // k = factors_j raw slope(s), or added to it; factors: w coefficient c.slope. `sum`, unless null, gets the values like
+  // value_sum.
+  void (*slope[n_map_kinds])(const T* s, int rows, int cols, const C& c, const T* w, const T* factors, bool first, T* k,
+                             double* sum, int64_t stride);
   // k = log2 of (coefficient F(s)) + w, and its largest of each row
   void (*log2[n_map_kinds])(const T* s, int rows, int cols, const C& c, const T* w, T* k, T* top);
   // k = the Stein kernel, or added to it; trace: sum of the metric

@@ -50,7 +50,7 @@ void value(const T* __restrict s, int rows, int cols, const KernelConstants<T>& 
 
 template <class T, KernelKind kind, bool with_sum>
 void slope_rows(const T* __restrict s, int rows, int cols, const KernelConstants<T>& given, const T* __restrict w,
-                bool first, T* __restrict k, double* sum, int64_t stride) {
+                const T* __restrict factors, bool first, T* __restrict k, double* sum, int64_t stride) {
   using V = Vec<T>;
   constexpr int N = width<T>;
   const KernelConstants<T> c = given;
@@ -60,22 +60,21 @@ void slope_rows(const T* __restrict s, int rows, int cols, const KernelConstants
       for (int i = 0; i < 2; ++i) {
         int at = r * tile_cols<T> + j + i * N;
         V f, slope, curve;
-        Kernel<kind>::template all<V>(load<V>(s + at), c, f, slope, curve);
-        V weight = load<V>(w + j + i * N);
-        if (with_sum) a[i] = a[i] + f * weight;
-        slope = slope * (weight * splat<V>(c.coefficient));
+        Kernel<kind>::template raw<V>(load<V>(s + at), c, f, slope, curve);
+        if (with_sum) a[i] = a[i] + f * load<V>(w + j + i * N);
+        slope = slope * load<V>(factors + j + i * N);
         store<V>(k + at, first ? slope : load<V>(k + at) + slope);
       }
     if (with_sum) sum[r * stride] += static_cast<double>(c.coefficient) * fold<V>(a[0] + a[1]);
   }
 }
 template <class T, KernelKind kind>
-void slope(const T* s, int rows, int cols, const KernelConstants<T>& c, const T* w, bool first, T* k, double* sum,
-           int64_t stride) {
+void slope(const T* s, int rows, int cols, const KernelConstants<T>& c, const T* w, const T* factors, bool first,
+           T* k, double* sum, int64_t stride) {
   if (sum)
-    slope_rows<T, kind, true>(s, rows, cols, c, w, first, k, sum, stride);
+    slope_rows<T, kind, true>(s, rows, cols, c, w, factors, first, k, sum, stride);
   else
-    slope_rows<T, kind, false>(s, rows, cols, c, w, first, k, sum, stride);
+    slope_rows<T, kind, false>(s, rows, cols, c, w, factors, first, k, sum, stride);
 }
 
 template <class T, KernelKind kind>

@@ -167,8 +167,9 @@ MK_HD V whole_power(V u, int degree) {
 }
 
 // ---- kinds ----------------------------------------------------------------------------------------------------------
-// value(s): F without its coefficient. all(s, value, slope, curve): slope and curve are 0 where they would be infinite or
-// have no limit. log2(s): log F in base 2, of positive kinds.
+// value(s): F without its coefficient. raw(s, value, slope, curve): with slope and curve but for the factors c.slope and
+// c.curve, and 0 where they would be infinite or have no limit; all(): with these factors. log2(s): log F in base 2, of
+// positive kinds.
 
 template <class V>
 using Constants = KernelConstants<typename Ops<V>::T>;
@@ -187,20 +188,29 @@ MK_HD V inverse_root(V x) {
   return sizeof(typename Ops<V>::T) == 4 ? Ops<V>::rsqrt(x) : splat<V>(1) / Ops<V>::sqrt(x);
 }
 
+template <class K>
+struct WithFactors {
+  template <class V>
+  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+    K::template raw<V>(s, c, f, slope, curve);
+    slope = slope * splat<V>(c.slope);
+    curve = curve * splat<V>(c.curve);
+  }
+};
+
 template <KernelKind kind>
 struct Kernel;
 
 template <>
-struct Kernel<KernelKind::gaussian> {
+struct Kernel<KernelKind::gaussian> : WithFactors<Kernel<KernelKind::gaussian>> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
     return exp2_small<V>(s * splat<V>(c.rate));
   }
   template <class V>
-  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     f = value<V>(s, c);
-    slope = f * splat<V>(c.slope);
-    curve = f * splat<V>(c.curve);
+    slope = curve = f;
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
@@ -209,17 +219,17 @@ struct Kernel<KernelKind::gaussian> {
 };
 
 template <>
-struct Kernel<KernelKind::laplace> {
+struct Kernel<KernelKind::laplace> : WithFactors<Kernel<KernelKind::laplace>> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
     return exp2_small<V>(Ops<V>::sqrt(s) * splat<V>(c.rate));
   }
   template <class V>
-  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     V least = splat<V>(least_square<typename Ops<V>::T>());
     V r = zero_where<V>(s < least, inverse_root<V>(Ops<V>::max(s, least)));  // 1 / |delta|
     f = exp2_small<V>(s * r * splat<V>(c.rate));
-    slope = f * r * splat<V>(c.slope);
+    slope = f * r;
     curve = splat<V>(0);
   }
   template <class V>
@@ -229,22 +239,22 @@ struct Kernel<KernelKind::laplace> {
 };
 
 template <>
-struct Kernel<KernelKind::matern32> {
+struct Kernel<KernelKind::matern32> : WithFactors<Kernel<KernelKind::matern32>> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
     V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
     return (splat<V>(1) + a) * exp_negative<V>(a);
   }
   template <class V>
-  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     using T = typename Ops<V>::T;
     V least = splat<V>(least_square<T>());
     V r = inverse_root<V>(Ops<V>::max(s, least));
     V a = s * r * splat<V>(c.rate);
     V e = exp_negative<V>(a);
     f = (splat<V>(1) + a) * e;
-    slope = e * splat<V>(c.slope);
-    curve = zero_where<V>(s < least, e * r * splat<V>(c.curve));  // times s it goes to 0
+    slope = e;
+    curve = zero_where<V>(s < least, e * r);  // times s it goes to 0
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
@@ -254,7 +264,7 @@ struct Kernel<KernelKind::matern32> {
 };
 
 template <>
-struct Kernel<KernelKind::matern52> {
+struct Kernel<KernelKind::matern52> : WithFactors<Kernel<KernelKind::matern52>> {
   template <class V>
   static MK_HD V growth(V a) {
     return a + a * a * splat<V>(static_cast<typename Ops<V>::T>(1.0 / 3.0));
@@ -265,12 +275,12 @@ struct Kernel<KernelKind::matern52> {
     return (splat<V>(1) + growth<V>(a)) * exp_negative<V>(a);
   }
   template <class V>
-  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     V a = Ops<V>::sqrt(s) * splat<V>(c.rate);
     V e = exp_negative<V>(a);
     f = (splat<V>(1) + growth<V>(a)) * e;
-    slope = (splat<V>(1) + a) * e * splat<V>(c.slope);
-    curve = e * splat<V>(c.curve);
+    slope = (splat<V>(1) + a) * e;
+    curve = e;
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
@@ -282,7 +292,7 @@ struct Kernel<KernelKind::matern52> {
 // u^exponent with u^(exponent - 1) and u^(exponent - 2) by division. At u = 0, which only offset = 0 allows: F is its
 // limit, the derivatives are taken as 0.
 template <KernelKind kind>
-struct PowerKernel {
+struct PowerKernel : WithFactors<PowerKernel<kind>> {
   template <class V>
   static MK_HD V argument(V s, const Constants<V>& c) {
     return splat<V>(c.offset) + s * splat<V>(c.scale);
@@ -307,7 +317,7 @@ struct PowerKernel {
     return u < least ? at_zero<V>(c) : f;
   }
   template <class V>
-  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     V least = splat<V>(least_square<typename Ops<V>::T>());
     V u = argument<V>(s, c);
     auto at_0 = u < least;
@@ -324,8 +334,8 @@ struct PowerKernel {
       first = f * inverse;
     }
     f = at_0 ? at_zero<V>(c) : f;
-    slope = zero_where<V>(at_0, first * splat<V>(c.slope));
-    curve = zero_where<V>(at_0, first * inverse * splat<V>(c.curve));
+    slope = zero_where<V>(at_0, first);
+    curve = zero_where<V>(at_0, first * inverse);
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>& c) {
@@ -344,7 +354,7 @@ template <>
 struct Kernel<KernelKind::power> : PowerKernel<KernelKind::power> {};
 
 template <>
-struct Kernel<KernelKind::logarithm> {
+struct Kernel<KernelKind::logarithm> : WithFactors<Kernel<KernelKind::logarithm>> {
   template <class V>
   static MK_HD V value(V s, const Constants<V>& c) {
     using T = typename Ops<V>::T;
@@ -354,7 +364,7 @@ struct Kernel<KernelKind::logarithm> {
     return u < least ? splat<V>(static_cast<T>(__builtin_inff())) : f;
   }
   template <class V>
-  static MK_HD void all(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V s, const Constants<V>& c, V& f, V& slope, V& curve) {
     using T = typename Ops<V>::T;
     V least = splat<V>(least_square<T>());
     V u = splat<V>(c.offset) + s * splat<V>(c.scale);
@@ -362,8 +372,8 @@ struct Kernel<KernelKind::logarithm> {
     u = Ops<V>::max(u, least);
     V inverse = splat<V>(1) / u;
     f = at_0 ? splat<V>(static_cast<T>(__builtin_inff())) : log_positive<V>(u) * splat<V>(T(-0.5));
-    slope = zero_where<V>(at_0, inverse * splat<V>(c.slope));
-    curve = zero_where<V>(at_0, inverse * inverse * splat<V>(c.curve));
+    slope = zero_where<V>(at_0, inverse);
+    curve = zero_where<V>(at_0, inverse * inverse);
   }
   template <class V>
   static MK_HD V log2(V s, const Constants<V>&) {  // not positive: never asked for
@@ -372,19 +382,19 @@ struct Kernel<KernelKind::logarithm> {
 };
 
 template <>
-struct Kernel<KernelKind::polynomial> {
+struct Kernel<KernelKind::polynomial> : WithFactors<Kernel<KernelKind::polynomial>> {
   template <class V>
   static MK_HD V value(V t, const Constants<V>& c) {
     return whole_power<V>(splat<V>(c.offset) + t * splat<V>(c.scale), c.degree);
   }
   template <class V>
-  static MK_HD void all(V t, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V t, const Constants<V>& c, V& f, V& slope, V& curve) {
     V u = splat<V>(c.offset) + t * splat<V>(c.scale);
     V last = c.degree >= 2 ? whole_power<V>(u, c.degree - 2) : splat<V>(0);
     V first = c.degree >= 2 ? last * u : splat<V>(1);
     f = first * u;
-    slope = first * splat<V>(c.slope);
-    curve = last * splat<V>(c.curve);
+    slope = first;
+    curve = last;
   }
   template <class V>
   static MK_HD V log2(V t, const Constants<V>&) {  // not positive: never asked for
@@ -393,16 +403,15 @@ struct Kernel<KernelKind::polynomial> {
 };
 
 template <>
-struct Kernel<KernelKind::dot> {
+struct Kernel<KernelKind::dot> : WithFactors<Kernel<KernelKind::dot>> {
   template <class V>
   static MK_HD V value(V t, const Constants<V>& c) {
     return exp_any<V>(splat<V>(c.offset) + t * splat<V>(c.scale));
   }
   template <class V>
-  static MK_HD void all(V t, const Constants<V>& c, V& f, V& slope, V& curve) {
+  static MK_HD void raw(V t, const Constants<V>& c, V& f, V& slope, V& curve) {
     f = value<V>(t, c);
-    slope = f * splat<V>(c.slope);
-    curve = f * splat<V>(c.curve);
+    slope = curve = f;
   }
   template <class V>
   static MK_HD V log2(V t, const Constants<V>& c) {

@@ -18,7 +18,6 @@ from interaction_peers import BUILD, DENSE, PEERS, error, offers, points
 
 import mckean as mk
 from mckean import kernels
-from mckean.interaction import _sums
 
 KERNELS = {
     "gaussian": kernels.Gaussian(1.0),
@@ -68,12 +67,12 @@ def bound(op: str, kernel: str, d: int, dtype: str, threads: int, blas: float) -
 def ours(op: str, kernel: str, x: Any, y: Any, w: Any) -> Callable[[], Any]:
     k = KERNELS[kernel]
     if op in ("sum", "grad"):
-        call = _sums.kernel_sum if op == "sum" else _sums.kernel_grad
+        call = mk.kernel_sum if op == "sum" else mk.kernel_grad
         return lambda: call(k, x, y, w)
     log_w = np.log(w) if isinstance(w, np.ndarray) else w.log()
     if op == "lse":
-        return lambda: _sums.kernel_logsumexp(k, x, y, log_w)
-    return lambda: _sums.kernel_mean(k, x, y, log_weights=log_w)
+        return lambda: mk.kernel_logsumexp(k, x, y, log_w)
+    return lambda: mk.kernel_mean(k, x, y, log_weights=log_w)
 
 
 def timed(run: Callable[[], Any], budget: float = 0.3) -> tuple[Any, float]:

@@ -12,9 +12,7 @@ import common
 import numpy as np
 
 import mckean as mk
-from mckean.interaction.medoids import kmedoids
-from mckean.interaction.ranking import bradley_terry
-from mckean.interaction.thinning import thin
+from mckean.interaction import bradley_terry, kmedoids, thin
 
 PEERS = ("goodpoints", "kmedoids")
 

@@ -41,6 +41,11 @@ TABLES = {
             for letter, op in zip("defg", ("sum", "grad", "lse", "mean"), strict=True)
         ),
     ],
+    "selection": [
+        ("(a) milliseconds", "d n threads mckean compress goodpoints"),
+        ("(b) milliseconds", "n k threads mckean kmedoids its matrix ratio loss over its"),
+        ("(c) milliseconds", "n games newman newman sweeps zermelo zermelo sweeps correlation"),
+    ],
     "stepping": [
         ("(a) nanoseconds per normal", "n threads mckean numpy torch jax ratio"),
         ("(a) nanoseconds per uniform", "n threads mckean numpy torch jax ratio"),
@@ -54,7 +59,8 @@ TABLES = {
 
 
 @pytest.mark.parametrize(
-    ("family", "peer"), [("brownian", "none"), ("interaction", "numpy"), ("stepping", "numpy")]
+    ("family", "peer"),
+    [("brownian", "none"), ("interaction", "numpy"), ("selection", "none"), ("stepping", "numpy")],
 )
 def test_prints_its_tables(family, peer, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))

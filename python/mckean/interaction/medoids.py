@@ -124,7 +124,7 @@ def kmedoids(
     Examples
     --------
     >>> import numpy as np
-    >>> from mckean.interaction.medoids import kmedoids
+    >>> from mckean.interaction import kmedoids
     >>> x = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
     >>> found = kmedoids(x, 2)
     >>> sorted(found.medoids.tolist()), found.loss

@@ -103,7 +103,7 @@ def bradley_terry(
     Examples
     --------
     >>> import numpy as np
-    >>> from mckean.interaction.ranking import bradley_terry
+    >>> from mckean.interaction import bradley_terry
     >>> wins = np.array([[0, 3, 0], [1, 0, 3], [0, 1, 0]])   # 0 beat 1 three times in four, 1 beat 2 likewise
     >>> found = bradley_terry(wins)
     >>> found.strengths.round(6).tolist(), round(found.probability(0, 2), 6)

@@ -125,7 +125,7 @@ def thin(
     Examples
     --------
     >>> import mckean as mk
-    >>> from mckean.interaction.thinning import thin
+    >>> from mckean.interaction import thin
     >>> x = mk.random.normal(0, (1024, 2))
     >>> kept = thin(mk.kernels.Gaussian(2.0), x, 32)
     >>> x[kept.indices].shape

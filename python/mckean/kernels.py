@@ -62,7 +62,7 @@ class Term(NamedTuple):
     """One summand as native code takes it.
 
     Radial kinds are functions of u = offset + sum_a scale_a delta_a^2; `scale` is one float for all dimensions, or an
-    array (d,). Products are functions of u = offset + scale * (x . y); Sinc is the product of sinc(scale * delta_a).
+    array (d,). Products are functions of u = offset + scale * (x.y); Sinc is the product of sinc(scale * delta_a).
     """
 
     kind: int
@@ -431,7 +431,7 @@ class Log(Kernel):
 
 
 class Polynomial(Kernel):
-    """The polynomial kernel ``(gamma x . y + c)^degree``.
+    """The polynomial kernel ``(gamma x.y + c)^degree``.
 
     The defaults are those of the Kernel Inception Distance (Binkowski et al., "Demystifying MMD GANs").
 
@@ -463,7 +463,7 @@ class Polynomial(Kernel):
 
 
 class Dot(Kernel):
-    """The exponential of the inner product, ``exp(beta x . y)``: the kernel of attention and Hopfield networks.
+    """The exponential of the inner product, ``exp(beta x.y)``: the kernel of attention and Hopfield networks.
 
     Parameters
     ----------

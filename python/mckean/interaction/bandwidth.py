@@ -26,15 +26,15 @@ def median_bandwidth(
 
     With med the median over i < j of ``|x_i - x_j|`` and sigma_a the standard deviation (ddof 1) of coordinate a:
 
-    ============== ===============================================================================
-    rule           bandwidth l
-    ============== ===============================================================================
-    ``"median"``   med
-    ``"svgd"``     ``med / sqrt(2 log n)``: exp(-|x - y|^2 / h) with h = med^2 / log n
-    ``"svgd1"``    ``med / sqrt(2 log(n + 1))``
-    ``"scott"``    ``n^(-1/(d + 4)) sigma_a``, one per dimension
-    ``"silverman"`` that of Scott times ``(4 / (d + 2))^(1/(d + 4))``
-    ============== ===============================================================================
+    ===============  =========================================================================
+    rule             bandwidth l
+    ===============  =========================================================================
+    ``"median"``     med
+    ``"svgd"``       ``med / sqrt(2 log n)``: ``exp(-|x - y|^2 / h)``, ``h = med^2 / log n``
+    ``"svgd1"``      ``med / sqrt(2 log(n + 1))``
+    ``"scott"``      ``n^(-1/(d + 4)) sigma_a``, one per dimension
+    ``"silverman"``  that of Scott times ``(4 / (d + 2))^(1/(d + 4))``
+    ===============  =========================================================================
 
     The median is exact, in O(n^2 d) time and O(n) memory. If it is 0, because more than half of the pairs coincide, the
     mean of the distances that are not 0 takes its place.

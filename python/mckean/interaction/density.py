@@ -35,15 +35,15 @@ def kde(x_train: Any, bandwidth: Any, kernel: str = "gaussian") -> KernelDensity
     The density is ``(1/n) sum_i K((x - y_i) / h) / (c_d h^d)``, y_i the n training points; h^d is the product of the
     bandwidths if there is one per dimension. With ``r = |(x - y_i) / h|``:
 
-    ============================== ==================================== ===========================
-    kernel                         K                                    c_d
-    ============================== ==================================== ===========================
-    ``"gaussian"``                 exp(-r^2 / 2)                        (2 pi)^(d/2)
-    ``"laplace"``, ``"exponential"`` exp(-r)                            S_d Gamma(d)
-    ``"matern32"``, a = sqrt(3)    (1 + a r) exp(-a r)                  S_d Gamma(d) (1 + d) / a^d
-    ``"matern52"``, a = sqrt(5)    (1 + a r + a^2 r^2 / 3) exp(-a r)    S_d Gamma(d) (1 + d + d (d + 1) / 3) / a^d
-    ``"cauchy"``                   (1 + r^2)^(-(d + 1) / 2)             pi^((d + 1) / 2) / Gamma((d + 1) / 2)
-    ============================== ==================================== ===========================
+    ================================  =================================  ==========================================
+    kernel                            K                                  c_d
+    ================================  =================================  ==========================================
+    ``"gaussian"``                    exp(-r^2 / 2)                      (2 pi)^(d/2)
+    ``"laplace"``, ``"exponential"``  exp(-r)                            S_d Gamma(d)
+    ``"matern32"``, a = sqrt(3)       (1 + a r) exp(-a r)                S_d Gamma(d) (1 + d) / a^d
+    ``"matern52"``, a = sqrt(5)       (1 + a r + a^2 r^2 / 3) exp(-a r)  S_d Gamma(d) (1 + d + d (d + 1) / 3) / a^d
+    ``"cauchy"``                      (1 + r^2)^(-(d + 1) / 2)           pi^((d + 1) / 2) / Gamma((d + 1) / 2)
+    ================================  =================================  ==========================================
 
     where ``S_d = 2 pi^(d/2) / Gamma(d/2)``. Each is normalised in every dimension.
 

@@ -25,7 +25,8 @@ constexpr int64_t product_depth = 256;    // coordinates of one block of a matri
 constexpr int64_t difference_depth = 32;  // coordinates of one block of differences
 constexpr int64_t inline_pairs = 200000;  // below, other threads are not worth waking
 constexpr int64_t accumulator_values = int64_t{1} << 17;
-constexpr int max_narrow = 16;  // columns of weights that are summed register by register
+constexpr int max_narrow = 32;  // columns of weights that are summed register by register
+constexpr int64_t few_rows = 4;  // too few to pay for packing the columns
 
 template <class T>
 const TileLoops<T>& tile_loops();
@@ -88,6 +89,7 @@ struct Plan {
   std::vector<T> trace;                          // of each group
   bool large;                                    // more dimensions than are compiled in
   bool differences = false;                      // distances by differences in large dimensions, too
+  bool direct = false;                           // and pair by pair
   std::vector<T> centre;                         // (batch, dim)
   std::vector<std::vector<T>> roots;             // of each group's metric
   std::vector<std::vector<T>> x_norms, y_norms;  // of each group, (batch, n) and (batch, m)
@@ -140,7 +142,7 @@ struct Plan {
   // Centres and norms for the matrix products.
   void prepare_products() {
     const PairArgs<T>& a = args;
-    if (!large || differences) return;
+    if (!large || differences || direct) return;
     centre.assign(static_cast<size_t>(a.batch * a.dim), T(0));
     // Any point near the middle of the cloud will do: the mean of some of y.
     int64_t samples = std::min<int64_t>(a.m, 256);
@@ -251,6 +253,10 @@ struct Worker {
     if (!plan.large) {
       auto& table = !radial ? loops.dots : metric ? loops.metric_squares : loops.squares;
       table[args.dim](x(), args.dim, rows, args.dim, panel, cols, metric, true, s);
+    } else if (plan.direct && radial) {
+      for (int r = 0; r < rows; ++r)
+        for (int j = 0; j < valid; ++j)
+          s[r * tile_cols<T> + j] = loops.pair_square(x() + r * args.dim, y() + j * args.dim, args.dim, metric);
     } else if (plan.differences) {
       fill_by_differences(radial, metric);
     } else {
@@ -937,6 +943,7 @@ struct NearestOp {
 template <class T>
 void run_sum(const PairArgs<T>& args, const PairWeights<T>& weights, T* out) {
   Plan<T> plan(args);
+  plan.direct = plan.large && args.n <= few_rows;
   plan.cut(weights.columns, small_tile_rows);
   plan.prepare_products();
   run(plan, SumOp<T>{{plan, weights.columns, has_sinc(plan)}, weights, out});
@@ -959,6 +966,7 @@ void run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, con
                  T* mean) {
   Plan<T> plan(args);
   int64_t width = 2 + (mean ? values.columns : 0);
+  plan.direct = plan.large && args.n <= few_rows;
   plan.cut(width, small_tile_rows);
   plan.prepare_products();
   // The largest log weight is taken out first: it costs digits of a float otherwise.

@@ -221,7 +221,6 @@ __device__ void kernel_tile(const TermGroup<T>& a, const PairBlock& b, int64_t c
       }
     }
   }
-  const T sign = radial ? T(-1) : T(1);
 #pragma unroll
   for (int r = 0; r < micro; ++r)
 #pragma unroll
@@ -230,8 +229,6 @@ __device__ void kernel_tile(const TermGroup<T>& a, const PairBlock& b, int64_t c
         cross[r][c] = row_dots[r] + col_dots[c];
         bend[r][c] = s[r][c];
       }
-      cross[r][c] = sign * (cross[r][c] + a.trace);
-      bend[r][c] = sign * bend[r][c];
       k[r][c] = T(0);
     }
   for (int t = 0; t < a.terms; ++t) {
@@ -241,7 +238,8 @@ __device__ void kernel_tile(const TermGroup<T>& a, const PairBlock& b, int64_t c
       Derivatives<T> f = derivatives_of<T>(a.kinds[t], row_of(s, r), constants);
 #pragma unroll
       for (int c = 0; c < micro; ++c) {
-        T value = f.value.v[c] * dots[r][c] + f.slope.v[c] * cross[r][c] + f.curve.v[c] * bend[r][c];
+        T value = stein_value<T>(radial, f.value.v[c], f.slope.v[c], f.curve.v[c], dots[r][c], cross[r][c], bend[r][c],
+                                 a.trace);
         k[r][c] = k[r][c] + constants.coefficient * value;
       }
     }
@@ -815,6 +813,24 @@ __global__ void __launch_bounds__(block_threads) count_kernel(Parts<double> p, i
   out[0] = total;
 }
 
+// out[0]: how many rows of softmax parts have nothing but zero weights. One block.
+template <class T>
+__global__ void __launch_bounds__(block_threads) empty_rows_kernel(Parts<T> p, double* out) {
+  __shared__ double counts[block_threads];
+  double total = 0.0;
+  for (int64_t row = threadIdx.x; row < p.rows; row += block_threads) {
+    bool empty = true;
+    for (int64_t i = 0; i < p.count; ++i)
+      empty = empty && !(p.data[(i * p.rows + row) * p.width] > -infinity<double>());
+    total += empty ? 1.0 : 0.0;
+  }
+  counts[threadIdx.x] = total;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  for (int t = 1; t < block_threads; ++t) total += counts[t];
+  out[0] = total;
+}
+
 // Column 1 + q of a row of softmax parts, under their largest exponent.
 template <class T>
 __device__ double softmax_column(const Parts<T>& p, int64_t row, double top, int64_t column) {
@@ -1046,9 +1062,9 @@ int64_t run_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, boo
 }
 
 template <class T>
-void run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values, T* logsumexp,
-                 T* mean, Queue queue) {
-  if (args.batch == 0 || args.n == 0 || (!logsumexp && !mean)) return;
+int64_t run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,
+                    T* logsumexp, T* mean, Queue queue) {
+  if (args.batch == 0 || args.n == 0 || (!logsumexp && !mean)) return 0;
   OnDevice device(mean ? mean : logsumexp);
   const int64_t columns = mean ? values.columns : 0;
   Plan<T> plan(args, 2 + columns, queue);
@@ -1073,6 +1089,13 @@ void run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, con
   const int64_t per_shift = log_weights.per_batch ? args.n : plan.rows(), each = mean ? columns : 1;
   launch("softmax_parts", softmax_parts_kernel<T>, plan.rows() * each, queue, plan.template parts<T>(), shifts.data(),
          per_shift, each, logsumexp, mean);
+  if (!mean || (!args.exclude_self && !log_weights.data)) return 0;
+  Scratch<double> count(1, queue);
+  launch_blocks("empty_rows", empty_rows_kernel<T>, dim3(1), dim3(block_threads), queue, plan.template parts<T>(),
+                count.data());
+  double found = 0.0;
+  copy_to_host(&found, count.data(), sizeof found, queue);
+  return static_cast<int64_t>(found);
 }
 
 template <class T>
@@ -1091,29 +1114,29 @@ void run_matrix(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T
 
 }  // namespace
 
-#define MK_INTERACTION(T)                                                                                            \
-  template <>                                                                                                        \
-  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue queue) {                  \
-    run_sum(args, weights, out, queue);                                                                              \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient, \
-                             Queue queue) {                                                                          \
-    return run_gradient(args, weights, in_y, sum, gradient, queue);                                                  \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,   \
-                         T* logsumexp, T* mean, Queue queue) {                                                       \
-    run_softmax(args, log_weights, values, logsumexp, mean, queue);                                                  \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,    \
-                    T* out, Queue queue) {                                                                           \
-    run_stein(args, scores_x, scores_y, weights, out, queue);                                                        \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue queue) {        \
-    run_matrix(args, scores_x, scores_y, out, queue);                                                                \
+#define MK_INTERACTION(T)                                                                                             \
+  template <>                                                                                                         \
+  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue queue) {                   \
+    run_sum(args, weights, out, queue);                                                                               \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient,  \
+                             Queue queue) {                                                                           \
+    return run_gradient(args, weights, in_y, sum, gradient, queue);                                                   \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  int64_t kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values, \
+                            T* logsumexp, T* mean, Queue queue) {                                                     \
+    return run_softmax(args, log_weights, values, logsumexp, mean, queue);                                            \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,     \
+                    T* out, Queue queue) {                                                                            \
+    run_stein(args, scores_x, scores_y, weights, out, queue);                                                         \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue queue) {         \
+    run_matrix(args, scores_x, scores_y, out, queue);                                                                 \
   }
 MK_INTERACTION(float)
 MK_INTERACTION(double)

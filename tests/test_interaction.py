@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import reference_interaction as ref
@@ -363,6 +367,82 @@ def test_mean_of_one_dominant_point_and_hull(dtype):
     assert np.all(kernel_logsumexp(ks.Gaussian(1.0), x, y, np.full(300, -np.inf, dtype)) == -np.inf)
 
 
+@pytest.mark.parametrize("z", [1e-3, 5e-3, 0.011, 0.02, 0.1, 0.3, 0.9, 1.1, 3.0, 30.0, 1e3])
+def test_sinc_of_one_pair(z, dtype):
+    x, y = np.array([[z]], dtype), np.zeros((1, 1), dtype)
+    exact = float(x[0, 0])
+    slope = -exact / 3 + exact**3 / 30 - exact**5 / 840 + exact**7 / 45360
+    slope = slope if z < 0.3 else (np.cos(exact) - np.sin(exact) / exact) / exact
+    tolerance = 4e-6 if dtype == "float32" else 1e-13
+    assert kernel_sum(ks.Sinc(1.0), x, y)[0] == pytest.approx(
+        np.sinc(exact / np.pi), abs=tolerance / max(1, z)
+    )
+    assert kernel_grad(ks.Sinc(1.0), x, y)[0, 0] == pytest.approx(
+        slope, rel=tolerance, abs=tolerance / max(1, z) * (z > 1)
+    )
+
+
+def test_sinc_far_beyond_the_range_of_its_argument(dtype):
+    for z in (1e7, 1e10, 1e15, 1e16):
+        value = kernel_sum(ks.Sinc(1.0), np.array([[z]], dtype), np.zeros((1, 1), dtype))[0]
+        assert abs(value) <= 1.1 / z
+        assert np.isfinite(
+            kernel_grad(ks.Sinc(1.0), np.array([[z]], dtype), np.zeros((1, 1), dtype))
+        ).all()
+
+
+@pytest.mark.parametrize("alpha", [300.0, 1e3, 1e5, 1e7])
+def test_rational_quadratic_tends_to_the_gaussian(alpha, dtype):
+    x, y, *_ = data(dtype, 3, 20, 100)
+    k = ks.RationalQuadratic(1.5, alpha)
+    s = ((x[:, None].astype(float) - y) ** 2).sum(-1)
+    want = np.exp(-alpha * np.log1p(s / (2 * alpha * 2.25))).sum(1)
+    np.testing.assert_allclose(
+        kernel_sum(k, x, y), want, rtol=2e-6 if dtype == "float32" else 1e-13
+    )
+
+
+@pytest.mark.parametrize("d", [64, 200])
+def test_gradient_of_a_heavy_near_duplicate(d, dtype):
+    """One close pair carries all the weight: c (x - y) must not come from a difference of large sums."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(30, d)).astype(dtype)
+    y = (x[:20] + 1e-4 * rng.normal(size=(20, d))).astype(dtype)
+    w = np.zeros(20, dtype)
+    w[3] = 1
+    k = ks.Gaussian(d**0.5)
+    want = ref.kernel_grad(k, x, y, w)
+    got = kernel_grad(k, x, y, w)
+    assert np.linalg.norm(got[3] - want[3]) < (
+        1e-5 if dtype == "float32" else 1e-9
+    ) * np.linalg.norm(want[3])
+
+
+def test_rows_of_a_batch_do_not_see_their_neighbours():
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(2, 40, 30)).astype("f4")
+    far = x.copy()
+    far[1] *= 1e4
+    k = ks.Gaussian(3.0)
+    assert np.array_equal(kernel_sum(k, x, x)[0], kernel_sum(k, far, far)[0])
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    x = np.full((2, 3), 1e20, np.float32)
+    with pytest.raises(
+        ValueError,
+        match="x: expected numbers whose squared distances fit into float32, got one of size 1e",
+    ):
+        kernel_sum(ks.Energy(), x, np.zeros((2, 3), np.float32))
+    with pytest.raises(
+        ValueError, match="y: expected numbers whose squared distances fit into float32"
+    ):
+        pair_argmin(np.zeros((2, 3), np.float32), x)
+    with pytest.raises(ValueError, match="k: expected length scales between"):
+        kernel_sum(ks.Gaussian(1e-20), x[:0], x[:0])
+    assert kernel_sum(ks.Energy(), x.astype("f8"), x.astype("f8"))[0] == 0
+
+
 def test_coincident_points_have_no_force(dtype):
     x = np.zeros((4, 3), dtype)
     for k in (ks.Energy(), ks.Laplace(1.0), ks.Riesz(0.5), ks.Gaussian(1.0), ks.Matern32(1.0)):
@@ -382,7 +462,7 @@ def test_forces_sum_to_zero(d):
         assert np.abs(g.sum(0)).max() < 1e-10 * np.abs(g).sum()
 
 
-def test_gradients_match_torch_autograd(dtype):
+def test_gradients_match_torch_autograd():
     torch = pytest.importorskip("torch")
     a, b, w, *_ = data("float64", 5, 30, 40)
     for k, f in (
@@ -396,14 +476,96 @@ def test_gradients_match_torch_autograd(dtype):
         np.testing.assert_allclose(kernel_grad(k, a, b, w), x.grad.numpy(), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("which", range(len(all_kernels(2))))
+def test_gradients_match_central_differences(which):
+    k, h = all_kernels(3)[which], 1e-5
+    x, y, w, *_ = data("float64", 3, 6, 9)
+    g = kernel_grad(k, x, y, w)
+    for a, e in enumerate(np.eye(3)):
+        slope = (kernel_sum(k, x + h * e, y, w) - kernel_sum(k, x - h * e, y, w)) / (2 * h)
+        np.testing.assert_allclose(g[:, a], slope, rtol=1e-6, atol=1e-7)
+
+
+def test_exp2_is_monotone_and_exact_at_whole_numbers(dtype):
+    """Through the Laplace kernel of length 1 / log 2: 2^-r."""
+    k = ks.Laplace(1 / np.log(2.0))
+    zero = np.zeros((1, 1), dtype)
+    whole = np.arange(0, 120, dtype=dtype)[:, None]
+    got = kernel_matrix(k, zero, whole)[0].astype(float)
+    np.testing.assert_allclose(
+        got, 2.0 ** -whole[:, 0].astype(float), rtol=2e-5 if dtype == "float32" else 3e-14
+    )
+    fine = np.linspace(0, 8, 400_001).astype(dtype)[:, None]
+    value = kernel_matrix(k, zero, fine)[0]
+    assert np.all(np.diff(value.astype(float)) <= np.finfo(dtype).eps * value[:-1])
+
+
+def test_memory_stays_that_of_the_inputs():
+    """1e6 points in 3 dimensions against 2,000, both ways: peak resident memory grows by less than 50 MB."""
+    resource = pytest.importorskip("resource")
+    code = """
+import resource, sys
+import numpy as np
+import mckean as mk
+x, y = np.random.default_rng(0).normal(size=(int(sys.argv[1]), 3)), np.random.default_rng(1).normal(size=(int(sys.argv[2]), 3))
+out = mk.kernel_grad(mk.kernels.Energy(), x[:64], y[:64])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+mk.kernel_sum(mk.kernels.Energy(), x, y), mk.kernel_logsumexp(mk.kernels.Gaussian(1.0), x, y)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    for n, m in ((1_000_000, 200), (200, 1_000_000)):
+        run = subprocess.run(
+            [sys.executable, "-c", code, str(n), str(m)], capture_output=True, text=True, check=True
+        )
+        assert int(run.stdout) * 1024 < 50e6
+    assert resource is not None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "mk.kernel_sum(mk.kernels.Gaussian(1.0), x, x)",
+        "mk.kernel_grad(mk.kernels.Energy(), x, x)",
+        "mk.kernel_mean(mk.kernels.Laplace(1.0), x, x)",
+        "mk.stein_sum(mk.kernels.Gaussian(1.0), x, x)",
+        "mk.pair_argmin(x, x, 5)",
+        "mk.interaction.pair_median(x)",
+    ],
+)
+def test_interrupt_is_heard_and_leaves_all_usable(call):
+    """A process that would compute for minutes stops soon after SIGINT, and its library still works."""
+    code = f"""
+import signal, time
+import numpy as np
+import mckean as mk
+x = np.random.default_rng(0).normal(size=(400_000, 3))
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+def ring(*_):
+    global rang
+    rang = time.perf_counter()
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, ring)
+try:
+    {call}
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(mk.kernel_sum(mk.kernels.Gaussian(1.0), x[:1], x[:1])[0])
+"""
+    start = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "1.0", run.stderr
+    assert time.monotonic() - start < 30
+
+
 def test_permutations_of_points(dtype):
     x, y, w, *_ = data(dtype, 3, 60, 500)
     order = np.random.default_rng(1).permutation(60)
     k = ks.Gaussian(1.0)
     assert np.array_equal(kernel_sum(k, x[order], y, w), kernel_sum(k, x, y, w)[order])
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
     back = np.random.default_rng(2).permutation(500)
     np.testing.assert_allclose(
-        kernel_sum(k, x, y[back], w[back]), kernel_sum(k, x, y, w), rtol=1e-3, atol=1e-4
+        kernel_sum(k, x, y[back], w[back]), kernel_sum(k, x, y, w), rtol=tolerance, atol=tolerance
     )
 
 
@@ -536,6 +698,15 @@ def test_sums_and_multiples_of_kernels():
         ks.Gaussian(1.0) * ks.Gaussian(1.0)
     with pytest.raises(TypeError):
         ks.Gaussian(1.0) + 1
+    difference = ks.Gaussian(1.0) - ks.Cauchy(2.0) / 2
+    np.testing.assert_allclose(
+        kernel_sum(difference, x, y),
+        kernel_sum(ks.Gaussian(1.0), x, y) - kernel_sum(ks.Cauchy(2.0), x, y) / 2,
+        rtol=1e-10,
+    )
+    assert repr(sum([ks.Energy(), ks.Log()])) == "Energy() + Log()"
+    with pytest.raises(AttributeError, match="bandwidth: kernels do not change"):
+        ks.Gaussian(1.0).bandwidth = 2.0
 
 
 @pytest.mark.parametrize(
@@ -583,6 +754,7 @@ def test_wrong_kernels(make, message):
         (lambda k, x: kernel_mean(k, x, x[:0]), ValueError, "y: expected at least one point to average for each x, got 0"),
         (lambda k, x: kernel_mean(k, x[:1], x[:1], exclude_self=True), ValueError, "y: expected at least one point"),
         (lambda k, x: kernel_mean(k, x, x, None, np.full(4, -np.inf)), ValueError, "log_weights: expected at least one finite value"),
+        (lambda k, x: kernel_mean(k, x[:3], x[:3], None, np.array([-np.inf, 0, -np.inf]), exclude_self=True), ValueError, "log_weights: expected something to average for each x, got only weights of 0 for 1 of them"),
         (lambda k, x: kernel_mean(k, x, x, np.ones(3)), ValueError, r"values: expected shape \(4,\) to match y"),
         (lambda k, x: stein_sum(ks.Laplace(1.0), x, x), ValueError, "k: expected a kernel that is twice differentiable"),
         (lambda k, x: stein_sum(k, x, x[:2]), ValueError, r"scores: expected shape \(4, 3\) to match x"),

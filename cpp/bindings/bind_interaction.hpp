@@ -107,7 +107,7 @@ void bind_interaction_type(nb::module_& m) {
         T* lse = pair_output<T>(logsumexp, a.batch * a.n);
         T* means = pair_output<T>(mean, a.batch * a.n * v.columns);
         nb::gil_scoped_release release;
-        kernel_softmax<T>(a, w, v, lse, means, as_queue(queue));
+        return kernel_softmax<T>(a, w, v, lse, means, as_queue(queue));
       },
       "x"_a.noconvert(), "y"_a.noconvert(), "terms"_a, "metrics"_a.noconvert().none(), "exclude_self"_a,
       "log_weights"_a.noconvert().none(), "per_batch"_a, "values"_a.noconvert().none(), "columns"_a,

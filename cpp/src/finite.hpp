@@ -10,5 +10,9 @@ namespace cpu {
 template <class T>
 bool all_finite(const T* data, int64_t n);
 
+// The largest absolute value; n >= 1.
+template <class T>
+double largest(const T* data, int64_t n);
+
 }  // namespace cpu
 }  // namespace mk

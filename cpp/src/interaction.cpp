@@ -26,6 +26,7 @@ constexpr int64_t difference_depth = 32;  // coordinates of one block of differe
 constexpr int64_t inline_pairs = 200000;  // below, other threads are not worth waking
 constexpr int64_t accumulator_values = int64_t{1} << 17;
 constexpr int max_narrow = 32;  // columns of weights that are summed register by register
+constexpr int64_t max_kept_blocks = 16;
 constexpr int64_t few_rows = 4;  // too few to pay for packing the columns
 
 template <class T>
@@ -93,7 +94,7 @@ struct Plan {
   std::vector<T> centre;                         // (batch, dim)
   std::vector<std::vector<T>> roots;             // of each group's metric
   std::vector<std::vector<T>> x_norms, y_norms;  // of each group, (batch, n) and (batch, m)
-  std::vector<T> near;                           // of each group, see finish_squares
+  std::vector<std::vector<T>> near;              // of each group, (batch,), see finish_squares
   int64_t tile_rows, chunk, chunks, slab, slabs;
 
   explicit Plan(const PairArgs<T>& a) : args(a), large(a.dim > max_small_dim) {
@@ -140,7 +141,7 @@ struct Plan {
   }
 
   // Centres and norms for the matrix products.
-  void prepare_products() {
+  void prepare_products(bool gradient = false) {
     const PairArgs<T>& a = args;
     if (!large || differences || direct) return;
     centre.assign(static_cast<size_t>(a.batch * a.dim), T(0));
@@ -157,7 +158,7 @@ struct Plan {
     }
     x_norms.resize(groups.size());
     y_norms.resize(groups.size());
-    near.assign(groups.size(), T(0));
+    near.resize(groups.size());
     roots.resize(groups.size());
     for (size_t g = 0; g < groups.size(); ++g) {
       if (groups[g].kind != Group::radial) continue;
@@ -165,8 +166,9 @@ struct Plan {
       if (groups[g].metric >= 0)
         for (int64_t k = 0; k < a.dim; ++k)
           roots[g][k] = static_cast<T>(std::sqrt(a.metrics[groups[g].metric * a.dim + k]));
-      T top_x = norms(a.x, a.n, roots[g], x_norms[g]), top_y = norms(a.y, a.m, roots[g], y_norms[g]);
-      // The products err by a few eps (|x|^2 + |y|^2). Where that matters, pairs that lie 20 (float) times closer than
+      norms(a.x, a.n, roots[g], x_norms[g]);
+      norms(a.y, a.m, roots[g], y_norms[g]);
+      // The products err by a few eps (|x|^2 + |y|^2). Where that matters (gradients also take differences of sums), pairs that lie 20 (float) times closer than
       // their distance from the centre are computed again: their distances are then right to 1e-5, in double 1e-12.
       constexpr double eps = std::numeric_limits<T>::epsilon();
       double scale = 0.0;
@@ -175,13 +177,21 @@ struct Plan {
         if (is_rough(term)) continue;
         scale = std::max(scale, term.kind <= KernelKind::matern52 ? term.scale : term.scale / term.offset);
       }
-      bool matters = groups[g].rough || scale * (static_cast<double>(top_x) + static_cast<double>(top_y)) * 4 * eps >
-                                            (sizeof(T) == 4 ? 1e-6 : 1e-13);
-      if (matters) near[g] = sizeof(T) == 4 ? T(0.05) : T(1e-3);
+      T threshold = sizeof(T) == 4 ? T(0.05) : T(1e-3);
+      for (int64_t b = 0; b < a.batch; ++b) {  // of each problem by itself: its neighbours must not change its bits
+        double top = largest(x_norms[g], b, a.n) + largest(y_norms[g], b, a.m);
+        bool matters = gradient || groups[g].rough || scale * top * 4 * eps > (sizeof(T) == 4 ? 1e-6 : 1e-13);
+        near[g].push_back(matters ? threshold : T(0));
+      }
     }
   }
 
-  T norms(const T* points, int64_t count, const std::vector<T>& root, std::vector<T>& out) const {
+  static double largest(const std::vector<T>& norms, int64_t batch, int64_t count) {
+    auto first = norms.begin() + batch * count;
+    return count > 0 ? static_cast<double>(*std::max_element(first, first + count)) : 0.0;
+  }
+
+  void norms(const T* points, int64_t count, const std::vector<T>& root, std::vector<T>& out) const {
     const PairArgs<T>& a = args;
     out.resize(static_cast<size_t>(a.batch * count));
     parallel_for(a.batch * count, std::max<int64_t>(1, 65536 / a.dim), [&](int64_t first, int64_t last) {
@@ -198,9 +208,6 @@ struct Plan {
         out[i] = static_cast<T>(sum);
       }
     });
-    T top = T(0);
-    for (T v : out) top = std::max(top, v);
-    return top;
   }
 };
 
@@ -273,6 +280,7 @@ struct Worker {
       int64_t depth = std::min(difference_depth, args.dim - d);
       loops.pack_panel(y() + d, args.dim, depth, valid, cols, panel);
       loop(x() + d, args.dim, rows, depth, panel, cols, metric ? metric + d : nullptr, d == 0, s);
+      poll_inside_chunk();
     }
   }
 
@@ -286,6 +294,7 @@ struct Worker {
       loops.pack_rows(x() + d, args.dim, depth, rows, centre, root, a_block);
       loops.pack_columns(y() + d, args.dim, depth, valid, centre, root, b_block);
       loops.product_block(a_block, b_block, rows, static_cast<int>(round_up(valid, loops.col_step)), depth, d == 0, s);
+      poll_inside_chunk();
     }
   }
 
@@ -295,7 +304,7 @@ struct Worker {
     const T* nx = plan.x_norms[g].data() + batch * args.n + row;
     std::copy_n(plan.y_norms[g].data() + batch * args.m + col, valid, ny);
     std::fill(ny + valid, ny + cols, T(0));
-    T near = plan.near[g];
+    T near = plan.near[g][batch];
     int found = loops.finish_squares(s, rows, cols, nx, ny, near, close_list);
     for (int i = 0; i < found; ++i) {
       int r = close_list[i] / tile_cols<T>, first = close_list[i] % tile_cols<T>;
@@ -335,6 +344,7 @@ struct Worker {
 
   void fill_sinc(const Group& group, bool& first) {
     for (int t : group.terms) {
+      poll_inside_chunk();
       plan.loops.sinc(x(), rows, args.dim, panel, cols, plan.constants[t].scale, s);
       for (int r = 0; r < rows; ++r)
         for (int j = r * tile_cols<T>; j < r * tile_cols<T> + cols; ++j)
@@ -349,22 +359,26 @@ bool has_sinc(const Plan<T>& plan) {
   return std::any_of(plan.groups.begin(), plan.groups.end(), [](const Group& g) { return g.kind == Group::sinc; });
 }
 
-// Weights of a panel, one register row for each column, or blocks of wide_cols columns one after the other.
+// Weights of a panel: few columns one register row each (narrow), many in blocks of wide_cols columns one after the other.
+// Blocks are packed once for a panel if its rows come in many small tiles, else for each tile. centre: taken from the
+// values, (batch, columns) as in Plan.
 template <class T>
 class PanelWeights {
  public:
-  PanelWeights(const PairWeights<T>& w, Worker<T>& worker) : w_(w), worker_(worker) {
-    if (narrow())
-      panel_ = worker.arena.template take<T>(w.columns * tile_cols<T>);
-    else
-      panel_ = worker.arena.template take<T>(int64_t{wide_cols} * tile_cols<T>);
+  PanelWeights(const PairWeights<T>& w, Worker<T>& worker, const T* centre = nullptr)
+      : w_(w), worker_(worker), centre_(centre) {
+    narrow_ = w.columns <= max_narrow && !centre;
+    int64_t blocks = ceil_div(w.columns, int64_t{wide_cols});
+    kept_ = blocks == 1 || (!worker.plan.large && blocks <= max_kept_blocks);
+    int64_t columns = narrow_ ? w.columns : (kept_ ? blocks : 1) * wide_cols;
+    panel_ = worker.arena.template take<T>(columns * tile_cols<T>);
   }
-  bool narrow() const { return w_.columns <= max_narrow; }
   const T* panel() const { return panel_; }
 
   void pack() {
-    if (!narrow()) return;
-    if (w_.data) {
+    if (!narrow_) {
+      for (int64_t q = 0; kept_ && q < w_.columns; q += wide_cols) pack_block(q, panel_ + q * tile_cols<T>);
+    } else if (w_.data) {
       worker_.plan.loops.pack_panel(rows(), w_.columns, w_.columns, worker_.valid, worker_.cols, panel_);
     } else {
       std::fill(panel_, panel_ + worker_.valid, T(1));
@@ -372,16 +386,16 @@ class PanelWeights {
     }
   }
   // out (rows, columns) += k times the weights
-  void add(const T* k, double* out, int64_t stride, const T* centre = nullptr) {
+  void add(const T* k, double* out, int64_t stride) {
     const auto& loops = worker_.plan.loops;
-    if (narrow()) {
+    if (narrow_) {
       loops.reduce_narrow(k, worker_.rows, worker_.cols, panel_, static_cast<int>(w_.columns), out, stride);
       return;
     }
     for (int64_t q = 0; q < w_.columns; q += wide_cols) {
-      int n = static_cast<int>(std::min<int64_t>(wide_cols, w_.columns - q));
-      loops.pack_values(rows() + q, w_.columns, worker_.valid, worker_.cols, n, centre ? centre + q : nullptr, panel_);
-      loops.reduce_wide(k, worker_.rows, worker_.cols, panel_, n, out + q, stride);
+      T* block = kept_ ? panel_ + q * tile_cols<T> : panel_;
+      if (!kept_) pack_block(q, block);
+      loops.reduce_wide(k, worker_.rows, worker_.cols, block, block_columns(q), out + q, stride);
     }
   }
 
@@ -389,8 +403,15 @@ class PanelWeights {
   const T* rows() const {
     return w_.data + ((w_.per_batch ? worker_.batch * worker_.args.m : 0) + worker_.col) * w_.columns;
   }
+  int block_columns(int64_t q) const { return static_cast<int>(std::min<int64_t>(wide_cols, w_.columns - q)); }
+  void pack_block(int64_t q, T* out) {
+    const T* centre = centre_ ? centre_ + worker_.batch * w_.columns + q : nullptr;
+    worker_.plan.loops.pack_values(rows() + q, w_.columns, worker_.valid, worker_.cols, block_columns(q), centre, out);
+  }
   const PairWeights<T>& w_;
   Worker<T>& worker_;
+  const T* centre_;
+  bool narrow_, kept_;
   T* panel_;
 };
 
@@ -403,7 +424,9 @@ void run(const Plan<T>& plan, const Op& op) {
   int64_t width = op.width, per_problem = plan.chunks * plan.slabs, units = a.batch * per_problem;
   std::vector<double> parts;
   if (plan.slabs > 1) parts.resize(static_cast<size_t>(a.batch * plan.slabs * a.n * width));
-  int64_t grain = a.batch * a.n * a.m < inline_pairs ? std::max<int64_t>(1, units) : 1;
+  // Small problems go together, so that a chunk is worth its memory and its claim.
+  int64_t pairs = a.batch * a.n * a.m, unit_pairs = std::max<int64_t>(1, pairs / units);
+  int64_t grain = std::max<int64_t>(1, pairs < inline_pairs ? units : inline_pairs / 4 / unit_pairs);
   parallel_for(units, grain, [&](int64_t begin, int64_t end) {
     Worker<T> worker(plan, op.whole_panel);
     typename Op::Local local(op, worker);
@@ -503,16 +526,23 @@ struct GradientOp : AddOp<T> {
     Worker<T>& w;
     PanelWeights<T> weights;
     PairWeights<T> columns;  // y as values
-    PanelWeights<T> values;
+    PanelWeights<T> values, centred;
     T *factors, *spare_weights, *scratch;  // factors: of each term, see MapLoops::slope
     Local(const GradientOp& o, Worker<T>& worker)
-        : op(o), w(worker), weights(o.weights, worker), columns{w.args.y, w.args.dim, true}, values(columns, worker) {
+        : op(o),
+          w(worker),
+          weights(o.weights, worker),
+          columns{w.args.y, w.args.dim, true},
+          values(columns, worker),
+          centred(columns, worker, w.plan.centre.data()) {
       factors = w.arena.template take<T>(w.args.n_terms * tile_cols<T>);
       spare_weights = w.arena.template take<T>(tile_cols<T>);
       scratch = op.whole_panel ? w.arena.template take<T>(3 * w.args.dim * w.plan.loops.lanes) : nullptr;
     }
     void panel() {
       weights.pack();
+      if (w.plan.large && has(Group::product)) values.pack();
+      if (w.plan.large && has(Group::radial)) centred.pack();
       for (int t = 0; t < w.args.n_terms; ++t) {
         T factor = w.plan.constants[t].coefficient * w.plan.constants[t].slope;
         for (int j = 0; j < w.cols; ++j) factors[t * tile_cols<T> + j] = factor * weights.panel()[j];
@@ -546,6 +576,10 @@ struct GradientOp : AddOp<T> {
       }
     }
 
+    bool has(Group::Kind kind) const {
+      return std::any_of(w.plan.groups.begin(), w.plan.groups.end(), [&](const Group& g) { return g.kind == kind; });
+    }
+
     void reduce(size_t g, double* out) {
       const Plan<T>& plan = w.plan;
       const auto& loops = plan.loops;
@@ -556,9 +590,7 @@ struct GradientOp : AddOp<T> {
         return;
       }
       if (!plan.large) {
-        if (radial && op.width == dim) {
-          loops.reduce_grad[dim](w.k, w.rows, w.cols, w.x(), w.panel, out);
-        } else if (radial) {
+        if (radial) {
           double part[small_tile_rows * max_small_dim] = {};
           loops.reduce_grad[dim](w.k, w.rows, w.cols, w.x(), w.panel, part);
           for (int r = 0; r < w.rows; ++r)
@@ -577,11 +609,11 @@ struct GradientOp : AddOp<T> {
         int r = at / tile_cols<T>, j = at % tile_cols<T>;
         const T *x = w.x() + r * dim, *y = w.y() + j * dim;
         double c = static_cast<double>(w.k[at]);
-        for (int64_t a = 0; a < dim; ++a) out[r * width + a] -= c * static_cast<double>(x[a] - y[a]);
+        loops.subtract_difference(c, x, y, dim, out + r * width);
         w.k[at] = T(0);
       }
       loops.row_sums(w.k, w.rows, w.cols, out + dim, width);
-      values.add(w.k, out, width, plan.centre.data() + w.batch * dim);
+      centred.add(w.k, out, width);
     }
 
     void diagonal_values(const Group& group, double* values_sum) {
@@ -601,7 +633,7 @@ struct GradientOp : AddOp<T> {
       int64_t zeros = w.plan.loops.count_zeros(w.s, w.rows, w.cols);
       if (zeros && w.has_diagonal())
         for (int64_t i = std::max(w.row, w.col); i < std::min(w.row + w.rows, w.col + w.valid); ++i)
-          zeros -= w.s[(i - w.row) * tile_cols<T> + (i - w.col)] < std::numeric_limits<T>::min();
+          zeros -= w.s[(i - w.row) * tile_cols<T> + (i - w.col)] < least_square<T>();
       if (zeros) op.coincident->fetch_add(zeros, std::memory_order_relaxed);
     }
 
@@ -612,6 +644,7 @@ struct GradientOp : AddOp<T> {
       for (int t : group.terms) {
         const auto& c = w.plan.constants[t];
         for (int r = 0; r < w.rows; ++r) {
+          poll_inside_chunk();
           std::copy_n(weights.panel(), w.cols, spare_weights);
           int64_t self = w.row + r - w.col;
           if (w.args.exclude_self && self >= 0 && self < w.valid) spare_weights[self] = T(0);
@@ -666,6 +699,7 @@ struct SoftmaxOp {
   PairWeights<T> log_weights, values;
   const std::vector<double>& shifts;  // of the log weights, one for each problem
   T *logsumexp, *mean;
+  std::atomic<int64_t>* empty;
 
   void start(double* acc) const {
     std::fill_n(acc, width, 0.0);
@@ -736,6 +770,7 @@ struct SoftmaxOp {
     double shift = shifts.empty() ? 0.0 : shifts[log_weights.per_batch ? b : 0];
     constexpr double ln2 = 0.693147180559945309417;
     if (logsumexp) logsumexp[at] = static_cast<T>((acc[0] + std::log2(acc[1])) * ln2 + shift);
+    if (mean && acc[0] == -std::numeric_limits<double>::infinity()) empty->fetch_add(1, std::memory_order_relaxed);
     for (int64_t q = 0; mean && q < values.columns; ++q)
       mean[at * values.columns + q] = static_cast<T>(acc[2 + q] / acc[1]);
   }
@@ -954,7 +989,7 @@ int64_t run_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, boo
   Plan<T> plan(args);
   int64_t width = static_cast<int64_t>(plan.groups.size()) * (args.dim + 1) + 1;
   plan.cut(width, small_tile_rows);
-  plan.prepare_products();
+  plan.prepare_products(true);
   bool watch = std::any_of(args.terms, args.terms + args.n_terms, is_singular);
   std::atomic<int64_t> coincident{0};
   run(plan, GradientOp<T>{{plan, width, has_sinc(plan)}, weights, in_y, watch, sum, gradient, &coincident});
@@ -962,8 +997,8 @@ int64_t run_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, boo
 }
 
 template <class T>
-void run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values, T* logsumexp,
-                 T* mean) {
+int64_t run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,
+                    T* logsumexp, T* mean) {
   Plan<T> plan(args);
   int64_t width = 2 + (mean ? values.columns : 0);
   plan.direct = plan.large && args.n <= few_rows;
@@ -977,8 +1012,10 @@ void run_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, con
       double top = args.m > 0 ? static_cast<double>(*std::max_element(lw, lw + args.m)) : 0.0;
       shifts.push_back(std::isfinite(top) ? top : 0.0);
     }
+  std::atomic<int64_t> empty{0};
   PairWeights<T> columns = mean ? values : PairWeights<T>{nullptr, 1, false};
-  run(plan, SoftmaxOp<T>{plan, width, false, log_weights, columns, shifts, logsumexp, mean});
+  run(plan, SoftmaxOp<T>{plan, width, false, log_weights, columns, shifts, logsumexp, mean, &empty});
+  return empty.load();
 }
 
 template <class T>
@@ -1008,33 +1045,33 @@ void run_nearest(const PairArgs<T>& args, int count, int64_t* index, T* distance
 
 }  // namespace
 
-#define MK_INTERACTION(T)                                                                                            \
-  template <>                                                                                                        \
-  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue) {                        \
-    run_sum(args, weights, out);                                                                                     \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient, \
-                             Queue) {                                                                                \
-    return run_gradient(args, weights, in_y, sum, gradient);                                                         \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,   \
-                         T* logsumexp, T* mean, Queue) {                                                             \
-    run_softmax(args, log_weights, values, logsumexp, mean);                                                         \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,    \
-                    T* out, Queue) {                                                                                 \
-    run_stein(args, scores_x, scores_y, weights, out);                                                               \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue) {              \
-    run_matrix(args, scores_x, scores_y, out);                                                                       \
-  }                                                                                                                  \
-  template <>                                                                                                        \
-  void nearest<T>(const PairArgs<T>& args, int count, int64_t* index, T* distance, Queue) {                          \
-    run_nearest(args, count, index, distance);                                                                       \
+#define MK_INTERACTION(T)                                                                                             \
+  template <>                                                                                                         \
+  void kernel_sum<T>(const PairArgs<T>& args, const PairWeights<T>& weights, T* out, Queue) {                         \
+    run_sum(args, weights, out);                                                                                      \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  int64_t kernel_gradient<T>(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient,  \
+                             Queue) {                                                                                 \
+    return run_gradient(args, weights, in_y, sum, gradient);                                                          \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  int64_t kernel_softmax<T>(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values, \
+                            T* logsumexp, T* mean, Queue) {                                                           \
+    return run_softmax(args, log_weights, values, logsumexp, mean);                                                   \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  void stein_sum<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights,     \
+                    T* out, Queue) {                                                                                  \
+    run_stein(args, scores_x, scores_y, weights, out);                                                                \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  void kernel_matrix<T>(const PairArgs<T>& args, const T* scores_x, const T* scores_y, T* out, Queue) {               \
+    run_matrix(args, scores_x, scores_y, out);                                                                        \
+  }                                                                                                                   \
+  template <>                                                                                                         \
+  void nearest<T>(const PairArgs<T>& args, int count, int64_t* index, T* distance, Queue) {                           \
+    run_nearest(args, count, index, distance);                                                                        \
   }
 MK_INTERACTION(float)
 MK_INTERACTION(double)

@@ -256,6 +256,11 @@ T pair_square(const T* __restrict x, const T* __restrict y, int64_t dim, const T
   return static_cast<T>(fold<V>(a + b) + static_cast<double>(rest));
 }
 
+template <class T>
+void subtract_difference(double c, const T* __restrict x, const T* __restrict y, int64_t dim, double* __restrict out) {
+  for (int64_t k = 0; k < dim; ++k) out[k] -= c * static_cast<double>(x[k] - y[k]);
+}
+
 // ---- sums over columns ----------------------------------------------------------------------------------------------
 
 template <class T, int R, int Q>
@@ -502,6 +507,7 @@ constexpr auto metric_stein_of = stein<T, D, true>;
    product_block<T>,                     \
    finish_squares<T>,                    \
    pair_square<T>,                       \
+   subtract_difference<T>,               \
    reduce_narrow<T>,                     \
    {nullptr, MK_FROM_1(reduce_grad, T)}, \
    pack_values<T>,                       \

@@ -44,6 +44,7 @@ struct TileLoops {
   // s = nx + ny - 2 s, at least 0. Registers where some s < near (nx + ny): row * tile_cols + column goes to `list`.
   int (*finish_squares)(T* s, int rows, int cols, const T* nx, const T* ny, T near, int32_t* list);
   T (*pair_square)(const T* x, const T* y, int64_t dim, const T* metric);
+  void (*subtract_difference)(double c, const T* x, const T* y, int64_t dim, double* out);  // out -= c (x - y)
 
   // out[r * stride + q] += sum_j k[r][j] v[q][j]
   void (*reduce_narrow)(const T* k, int rows, int cols, const T* v, int n_values, double* out, int64_t stride);

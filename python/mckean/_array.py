@@ -32,6 +32,7 @@ __all__ = [
     "dtype_name",
     "framework_of",
     "is_array",
+    "largest",
     "like",
     "nonfinite_rows",
     "to_numpy",
@@ -133,6 +134,10 @@ class Framework:
         """Join along the first axis."""
         return np.concatenate(arrays)
 
+    def row_max(self, a: Any) -> Any:
+        """The maxima along the last axis."""
+        return a.max(-1)
+
     def queue(self, device: str) -> int:
         """The CUDA stream this framework currently works on; 0 on the CPU."""
         return 0
@@ -181,6 +186,9 @@ class _Torch(Framework):
 
     def concatenate(self, arrays: Sequence[Any]) -> Any:
         return _torch().cat(list(arrays))
+
+    def row_max(self, a: Any) -> Any:
+        return a.amax(-1)
 
     def queue(self, device: str) -> int:
         return 0 if device == "cpu" else int(_torch().cuda.current_stream(device).cuda_stream)
@@ -525,6 +533,15 @@ def _all_finite(x: Input) -> bool:
     if x.dtype in ("float32", "float64"):
         return bool(_core().all_finite(x.data))
     return bool(np.isfinite(_host_view(x)).all())
+
+
+def largest(x: Input) -> float:
+    """The largest absolute value, 0 for an empty array."""
+    if 0 in x.shape:
+        return 0.0
+    if x.device == "cpu":
+        return float(_core().largest(x.data))
+    return float(abs(x.array).max())
 
 
 def check_finite(x: Input, name: str) -> None:

@@ -84,6 +84,12 @@ class Kernel:
         """Return the kernel in `dim` dimensions as native summands."""
         raise NotImplementedError
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Parameters are read once for each dimension and kept: a change would go unnoticed.
+        if name in self.__dict__:
+            raise AttributeError(f"{name}: kernels do not change, make a new one")
+        super().__setattr__(name, value)
+
     def __add__(self, other: object) -> Sum:
         if not isinstance(other, Kernel):
             return NotImplemented
@@ -95,6 +101,23 @@ class Kernel:
         return Scaled(factor, self)
 
     __rmul__ = __mul__
+
+    def __radd__(self, other: object) -> Kernel:
+        """`sum` starts from 0."""
+        if isinstance(other, int) and other == 0:
+            return self
+        return NotImplemented
+
+    def __neg__(self) -> Scaled:
+        return Scaled(-1.0, self)
+
+    def __sub__(self, other: object) -> Sum:
+        if not isinstance(other, Kernel):
+            return NotImplemented
+        return Sum(self, -other)
+
+    def __truediv__(self, factor: Any) -> Scaled:
+        return Scaled(1.0 / as_real(factor, "factor"), self)
 
 
 class Sum(Kernel):

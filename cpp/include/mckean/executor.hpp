@@ -173,9 +173,9 @@ template <class T>
 int64_t kernel_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, bool in_y, T* sum, T* gradient,
                         Queue queue);
 // logsumexp (batch, n) = log sum_j exp(lw_j) k(x_i, y_j), mean (batch, n, columns) = the values' mean under these weights;
-// null where not wanted.
+// null where not wanted. Returns how many means had nothing to average (the CUDA executor then waits for the device).
 template <class T>
-void kernel_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,
+int64_t kernel_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,
                     T* logsumexp, T* mean, Queue queue);
 // out (batch, n, columns) = sum_j k0(x_i, y_j) w_j, k0 the Stein kernel of scores_x (batch, n, dim), scores_y (batch, m, dim)
 template <class T>

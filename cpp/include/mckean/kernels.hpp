@@ -297,13 +297,18 @@ struct PowerKernel : WithFactors<PowerKernel<kind>> {
   static MK_HD V argument(V s, const Constants<V>& c) {
     return splat<V>(c.offset) + s * splat<V>(c.scale);
   }
+  // log u, which for offset 1 and a large exponent needs all the digits of u - 1.
   template <class V>
-  static MK_HD V raised(V u, const Constants<V>& c) {  // u at least least_square
+  static MK_HD V log_argument(V s, V u, const Constants<V>& c) {
+    return c.offset == 1 ? log1p_nonnegative<V>(s * splat<V>(c.scale)) : log_positive<V>(u);
+  }
+  template <class V>
+  static MK_HD V raised(V s, V u, const Constants<V>& c) {  // u at least least_square
     using O = Ops<V>;
     if (kind == KernelKind::inverse_sqrt) return O::rsqrt(u);
     if (kind == KernelKind::square_root) return sizeof(typename O::T) == 4 ? u * O::rsqrt(u) : O::sqrt(u);
     if (kind == KernelKind::reciprocal) return splat<V>(1) / u;
-    return exp_any<V>(log_positive<V>(u) * splat<V>(c.exponent));
+    return exp_any<V>(log_argument<V>(s, u, c) * splat<V>(c.exponent));
   }
   template <class V>
   static MK_HD V at_zero(const Constants<V>& c) {
@@ -313,7 +318,7 @@ struct PowerKernel : WithFactors<PowerKernel<kind>> {
   static MK_HD V value(V s, const Constants<V>& c) {
     V least = splat<V>(least_square<typename Ops<V>::T>());
     V u = argument<V>(s, c);
-    V f = raised<V>(Ops<V>::max(u, least), c);
+    V f = raised<V>(s, Ops<V>::max(u, least), c);
     return u < least ? at_zero<V>(c) : f;
   }
   template <class V>
@@ -330,7 +335,7 @@ struct PowerKernel : WithFactors<PowerKernel<kind>> {
       first = kind == KernelKind::square_root ? r : r * inverse;
     } else {
       inverse = splat<V>(1) / u;
-      f = kind == KernelKind::reciprocal ? inverse : raised<V>(u, c);
+      f = kind == KernelKind::reciprocal ? inverse : raised<V>(s, u, c);
       first = f * inverse;
     }
     f = at_0 ? at_zero<V>(c) : f;
@@ -341,7 +346,7 @@ struct PowerKernel : WithFactors<PowerKernel<kind>> {
   static MK_HD V log2(V s, const Constants<V>& c) {
     V least = splat<V>(least_square<typename Ops<V>::T>());
     V u = Ops<V>::max(argument<V>(s, c), least);
-    return log_positive<V>(u) * splat<V>(c.exponent * static_cast<typename Ops<V>::T>(1.44269504088896340736));
+    return log_argument<V>(s, u, c) * splat<V>(c.exponent * static_cast<typename Ops<V>::T>(1.44269504088896340736));
   }
 };
 template <>
@@ -420,14 +425,47 @@ struct Kernel<KernelKind::dot> : WithFactors<Kernel<KernelKind::dot>> {
   }
 };
 
+// The Stein kernel from F, slope and curve of its argument: for radial kernels cross = (sx - sy).(g delta), bend =
+// sum (g delta)^2, trace = sum g; for products cross = sx.x + sy.y, bend = x.y, trace = d.
+template <class V>
+MK_HD V stein_value(bool radial, V f, V slope, V curve, V dots, V cross, V bend, typename Ops<V>::T trace) {
+  V first = slope * (cross + splat<V>(trace)), second = curve * bend;
+  return radial ? f * dots - first - second : f * dots + first + second;
+}
+
 // ---- sinc -----------------------------------------------------------------------------------------------------------
 
-// sin(z) / z and its derivative (cos(z) - sin(z) / z) / z.
+// (sin(z) / z - 1) / z^2 and (cos(z) - sin(z) / z) / z^2 in z^2 <= 1: terms (-1)^k z^(2k - 2) / (2k + 1)! and
+// (-1)^k 2k z^(2k - 2) / (2k + 1)!.
+template <class V>
+MK_HD V sinc_series(V q, float) {
+  return horner(q, -1.f / 6, 1.f / 120, -1.f / 5040, 1.f / 362880);
+}
+template <class V>
+MK_HD V sinc_series(V q, double) {
+  return horner(q, -1. / 6, 1. / 120, -1. / 5040, 1. / 362880, -1. / 39916800, 1. / 6227020800, -1. / 1307674368000,
+                1. / 355687428096000);
+}
+template <class V>
+MK_HD V sinc_slope_series(V q, float) {
+  return horner(q, -2.f / 6, 4.f / 120, -6.f / 5040, 8.f / 362880);
+}
+template <class V>
+MK_HD V sinc_slope_series(V q, double) {
+  return horner(q, -2. / 6, 4. / 120, -6. / 5040, 8. / 362880, -10. / 39916800, 12. / 6227020800, -14. / 1307674368000,
+                16. / 355687428096000);
+}
+
+// sin(z) / z and its derivative (cos(z) - sin(z) / z) / z: by Taylor series up to |z| = 1, where the quotients cancel; as 0
+// beyond the range of the reduction, where 1 / |z| is below the precision of the type.
 template <class V>
 MK_HD void sinc_pair(V z, V& value, V& slope) {
   using O = Ops<V>;
   using T = typename O::T;
   using F = Format<T>;
+  const T largest = sizeof(T) == 4 ? static_cast<T>(4e6) : static_cast<T>(2e15);
+  auto far = z * z > splat<V>(largest * largest);
+  z = far ? splat<V>(1) : z;
   V t = z * splat<V>(static_cast<T>(0.636619772367581343076)) + splat<V>(F::round_magic);
   V n = t - splat<V>(F::round_magic);  // the nearest multiple of pi / 2, which is taken away in three parts
   V r;
@@ -450,12 +488,13 @@ MK_HD void sinc_pair(V z, V& value, V& slope) {
   V s = (swapped ? cosine : sine) * (splat<V>(1) - second - second);
   V c = (swapped ? sine : cosine) * (splat<V>(1) - next - next);
   V square = z * z;
-  auto tiny = square < splat<V>(static_cast<T>(1e-4));
-  V safe = tiny ? splat<V>(1) : z;
+  auto near = square < splat<V>(T(1));
+  V safe = near ? splat<V>(1) : z;
   V ratio = s / safe;
-  value = tiny ? splat<V>(1) + square * horner(square, static_cast<T>(-1.0 / 6), static_cast<T>(1.0 / 120)) : ratio;
-  slope = tiny ? z * horner(square, static_cast<T>(-1.0 / 3), static_cast<T>(1.0 / 30), static_cast<T>(-1.0 / 840))
-               : (c - ratio) / safe;
+  V near_value = splat<V>(1) + square * sinc_series(square, T(0));
+  V near_slope = z * sinc_slope_series(square, T(0));
+  value = far ? splat<V>(0) : (near ? near_value : ratio);
+  slope = far ? splat<V>(0) : (near ? near_slope : (c - ratio) / safe);
 }
 
 }  // namespace mk

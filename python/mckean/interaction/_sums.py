@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import DEVICE_MEMORY, Input, as_input, as_match, check_finite
+from mckean._array import DEVICE_MEMORY, Input, as_input, as_match, check_finite, largest
 from mckean._dispatch import executor, parse_device
 from mckean._errors import as_count
-from mckean.kernels import MAX_TERMS, Kernel
+from mckean.kernels import MAX_TERMS, RADIAL, Kernel
 
 __all__ = [
     "kernel_grad",
@@ -302,9 +302,13 @@ def kernel_mean(
     else:
         data, columns, values_per_batch, tail = call.weights(values, "values")
     out = call.empty((*call.rows, *tail))
-    call.native.kernel_softmax(
+    empty = call.native.kernel_softmax(
         *call.problem, w, per_batch, data, columns, values_per_batch, None, out.data, call.queue
     )
+    if empty:
+        raise ValueError(
+            f"log_weights: expected something to average for each x, got only weights of 0 for {empty} of them"
+        )
     return out.result()
 
 
@@ -560,10 +564,22 @@ class _Call:
             self._move(parse_device(device))
         self.native = executor(self.device)
         self.queue = self.memory.queue(self.device)
-        terms, metrics = native_terms(k, self.dim)
+        terms, metrics = native_terms(k, self.dim, self.x.dtype)
+        if any(t[0] in RADIAL for t in terms):
+            self._check_range()
         at = self.to_device(self.x)
         other = at if self.y is self.x else self.to_device(self.y)
         self.problem = (at, other, terms, metrics, bool(exclude_self))
+
+    def _check_range(self) -> None:
+        """Squared distances must not overflow: kernels would be wrong, not merely inaccurate."""
+        limit = (1e38 if self.x.dtype == "float32" else 1e307) / self.dim
+        for x, name in ((self.x, "x"), (self.y, "y")):
+            top = largest(x)
+            if 4.0 * top * top > limit:
+                raise ValueError(
+                    f"{name}: expected numbers whose squared distances fit into {x.dtype}, got one of size {top:.3g}"
+                )
 
     def _move(self, device: str) -> None:
         """Work on another device than that of the arrays: from NumPy to the GPU."""
@@ -633,8 +649,10 @@ def _points(x: Any, name: str) -> Input:
 
 def _check_log_weights(w: Input, some: bool) -> None:
     """Finite or -inf; with `some`, not all of them -inf."""
-    host = w.framework.to_numpy(w.array)
-    top = host.max(axis=-1, initial=-math.inf)
+    if not w.array.shape[-1]:
+        return
+    # NaN survives the maximum; where the arrays live on a device only this one number leaves it.
+    top = w.framework.to_numpy(w.framework.row_max(w.array))
     if np.isnan(top).any() or (top == math.inf).any():
         raise ValueError("log_weights: expected finite values or -inf, got NaN or inf")
     if some and (top == -math.inf).any():
@@ -647,12 +665,13 @@ def _check_positive(k: Kernel) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def native_terms(k: Kernel, dim: int) -> tuple[list[tuple[Any, ...]], Any]:
+def native_terms(k: Kernel, dim: int, dtype: str) -> tuple[list[tuple[Any, ...]], Any]:
     """The terms of a kernel in `dim` dimensions and its metrics (rows, dim), as native code takes them."""
     terms: list[tuple[Any, ...]] = []
     metrics: list[Any] = []
     for term in k.terms(dim):
         row, scale = -1, term.scale
+        _check_scale(scale, dtype, k)
         if not isinstance(scale, float):
             row, scale = len(metrics), 1.0
             same = [i for i, other in enumerate(metrics) if np.array_equal(other, term.scale)]
@@ -664,6 +683,15 @@ def native_terms(k: Kernel, dim: int) -> tuple[list[tuple[Any, ...]], Any]:
     if len(terms) > MAX_TERMS:
         raise ValueError(f"k: expected at most {MAX_TERMS} terms, got {len(terms)}")
     return terms, np.ascontiguousarray(metrics, np.float64) if metrics else None
+
+
+def _check_scale(scale: Any, dtype: str, k: Kernel) -> None:
+    """Inverse squared lengths, and their squares, must be numbers of the working type."""
+    least, most = (1e-19, 1e18) if dtype == "float32" else (1e-150, 1e150)
+    if not (np.all(np.greater_equal(scale, least)) and np.all(np.less_equal(scale, most))):
+        raise ValueError(
+            f"k: expected length scales between {most**-0.5:.1g} and {least**-0.5:.1g} for {dtype}, got {k!r}"
+        )
 
 
 def _gradient(

@@ -121,6 +121,7 @@ def kernel_mean_vjp(
     column = 0.0 if is_dot else -0.5 * (right * right).sum(1)
     column = column if offsets is None else column + offsets
     v, c = table.array, given.array
+    centred = v - v.sum(0) / m  # the same for g, in more digits
     grad_x = at.framework.empty((n, d), at.dtype, at.device)
     grad_y, grad_v, total = 0.0 * right, 0.0 * v, 0.0 * right.sum(1)
     rows = max(1, _TILE // m)
@@ -132,7 +133,7 @@ def kernel_mean_vjp(
             p = p * _not_self(part, m, at)
         # `norm` was rounded elsewhere; with rows that sum to one the parts fit together exactly.
         p = p / p.sum(1)[:, None]
-        g = p * (ci @ v.T - (ci * (p @ v)).sum(1)[:, None])
+        g = p * (ci @ centred.T - (ci * (p @ centred)).sum(1)[:, None])
         _write(grad_x, part, slope * (g @ right), at)
         grad_y = grad_y + g.T @ a
         grad_v = grad_v + p.T @ ci

@@ -423,6 +423,10 @@ def _exchange(pairs: _Pairs, diagonal: Array, parts: list[Array], unique: bool) 
     native = executor("cpu")
     means = pairs.mean()
     overall = float(means.mean())
+    if not (np.isfinite(overall) and np.isfinite(diagonal.sum())):
+        raise ValueError(
+            "x: expected points whose kernel values stay finite, rescale them or use float64"
+        )
 
     def squared(core: Array, core_sums: Array) -> float:
         return float(core_sums.mean() / size - 2.0 * means[core].mean() + overall)

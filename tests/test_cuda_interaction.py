@@ -47,7 +47,7 @@ class Device:
     def __init__(self, k, x, y, exclude=False):
         self.x, self.dtype = x, str(x.dtype)
         self.there = (up(x), up(y))
-        self.terms = _sums.native_terms(k, x.shape[-1])
+        self.terms = _sums.native_terms(k, x.shape[-1], str(x.dtype))
         self.exclude = exclude
         self.n_y = y.shape[-2]
 

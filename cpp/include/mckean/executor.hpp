@@ -176,7 +176,7 @@ int64_t kernel_gradient(const PairArgs<T>& args, const PairWeights<T>& weights, 
 // null where not wanted. Returns how many means had nothing to average (the CUDA executor then waits for the device).
 template <class T>
 int64_t kernel_softmax(const PairArgs<T>& args, const PairWeights<T>& log_weights, const PairWeights<T>& values,
-                    T* logsumexp, T* mean, Queue queue);
+                       T* logsumexp, T* mean, Queue queue);
 // out (batch, n, columns) = sum_j k0(x_i, y_j) w_j, k0 the Stein kernel of scores_x (batch, n, dim), scores_y (batch, m, dim)
 template <class T>
 void stein_sum(const PairArgs<T>& args, const T* scores_x, const T* scores_y, const PairWeights<T>& weights, T* out,

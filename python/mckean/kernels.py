@@ -137,7 +137,7 @@ class Sum(Kernel):
 
     def __init__(self, *kernels: Kernel) -> None:
         for k in kernels:
-            _check_kernel(k, "kernels")
+            check_kernel(k, "kernels")
         self.kernels: tuple[Kernel, ...] = tuple(
             part for k in kernels for part in (k.kernels if isinstance(k, Sum) else (k,))
         )
@@ -165,7 +165,7 @@ class Scaled(Kernel):
     """
 
     def __init__(self, factor: float, kernel: Kernel) -> None:
-        _check_kernel(kernel, "kernel")
+        check_kernel(kernel, "kernel")
         self.factor, self.kernel = as_real(factor, "factor"), kernel
         self.is_positive = kernel.is_positive and self.factor > 0
         self.has_stein = kernel.has_stein
@@ -525,7 +525,7 @@ class Sinc(Kernel):
         return f"Sinc({self.theta})"
 
 
-def _check_kernel(value: Any, name: str) -> None:
+def check_kernel(value: Any, name: str) -> None:
     if not isinstance(value, Kernel):
         raise TypeError(f"{name}: expected a kernel of mk.kernels, got {type(value).__name__}")
 

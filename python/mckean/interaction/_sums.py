@@ -547,7 +547,7 @@ class _Call:
     def __init__(self, k: Kernel, x: Any, y: Any, exclude_self: Any, device: Any = None) -> None:
         if not isinstance(k, Kernel):
             raise TypeError(f"k: expected a kernel of mk.kernels, got {type(k).__name__}")
-        self.x = _points(x, "x")
+        self.x = as_points(x, "x")
         shape = self.x.shape
         if y is x:
             self.y = self.x
@@ -639,7 +639,7 @@ class _Call:
         return self.to_device(w), own
 
 
-def _points(x: Any, name: str) -> Input:
+def as_points(x: Any, name: str) -> Input:
     at = as_input(x, name)
     if len(at.shape) not in (2, 3) or at.shape[-1] == 0:
         raise ValueError(f"{name}: expected shape (n, d) or (batch, n, d), d >= 1, got {at.shape}")

@@ -161,8 +161,8 @@ def kmedoids(
             stacklevel=2,
         )
     return KMedoids(
-        _index_array(at, found.medoids),
-        _index_array(at, found.labels),
+        at.framework.asarray(np.ascontiguousarray(found.medoids), at.device),
+        at.framework.asarray(np.ascontiguousarray(found.labels), at.device),
         found.loss,
         found.converged,
         found.n_iter,
@@ -563,9 +563,3 @@ def _clara(
             best, done = state, found.converged
     assert best is not None
     return _Found(best.medoids, best.arrays[0].astype(np.int64), best.loss, done, rounds, swaps)
-
-
-def _index_array(at: Input, indices: Array) -> Any:
-    if at.framework.name == "jax" and not at.framework._x64():  # type: ignore[attr-defined]
-        indices = indices.astype(np.int32)
-    return at.framework.asarray(np.ascontiguousarray(indices), at.device)

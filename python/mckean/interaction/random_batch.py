@@ -9,7 +9,7 @@ import numpy as np
 from mckean import random
 from mckean._array import as_match
 from mckean._errors import as_count, as_seed
-from mckean.interaction._sums import _points, kernel_grad, kernel_sum
+from mckean.interaction._sums import as_points, kernel_grad, kernel_sum
 from mckean.kernels import Kernel
 
 __all__ = ["random_batch_sum"]
@@ -68,7 +68,7 @@ def random_batch_sum(
     >>> mk.random_batch_sum(mk.kernels.Energy(), x, batch_size=3)
     array([-3., -2., -3.])
     """
-    at = _points(x, "x")
+    at = as_points(x, "x")
     if len(at.shape) != 2 or at.shape[0] < 2:
         raise ValueError(f"x: expected shape (n, d), n >= 2, got {at.shape}")
     n = at.shape[0]

@@ -135,6 +135,8 @@ def bradley_terry(
                 )
     p = np.ones(n)
     sweeps = native.bradley_terry(*games, method == "zermelo", prior, tol, max_iter, p)
+    if not (np.isfinite(p).all() and (p > 0).all()):
+        raise ValueError("wins: the strengths left the range of float64, give a prior such as 1.0")
     if sweeps < 0:
         warnings.warn(
             f"bradley_terry stopped after {max_iter} sweeps before tol {tol}; raise max_iter or give a "

@@ -133,7 +133,7 @@ def thin(
     >>> kept.mmd < 0.02   # 32 random rows: 0.08
     True
     """
-    kernels._check_kernel(k, "k")
+    kernels.check_kernel(k, "k")
     at = as_input(x, "x", shape=("n", "d"))
     check_finite(at, "x")
     n, dim = at.shape
@@ -178,7 +178,9 @@ def thin(
     parts = _split(balance, size, delta, seed)
     found = _exchange(target, diagonal, parts, unique) if swap else None
     core = parts[0] if found is None else found.core
-    indices = _index_array(at, core if points is None else points[core])
+    indices = at.framework.asarray(
+        np.ascontiguousarray(core if points is None else points[core]), at.device
+    )
     if found is None:
         return Thinned(indices, None, None, 0)
     # Rounding may leave a hair below zero.
@@ -454,9 +456,3 @@ def _exchange(pairs: _Pairs, diagonal: Array, parts: list[Array], unique: bool) 
                 core[p] = new
                 swaps += 1
     return _Exchanged(core, squared(core, sums[core]), before, swaps)
-
-
-def _index_array(at: Input, indices: Array) -> Any:
-    if at.framework.name == "jax" and not at.framework._x64():  # type: ignore[attr-defined]
-        indices = indices.astype(np.int32)
-    return at.framework.asarray(np.ascontiguousarray(indices), at.device)

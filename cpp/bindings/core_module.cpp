@@ -31,15 +31,14 @@ void bind_all_finite(nb::module_& m) {
       },
       "array"_a.noconvert(), "Whether no element is NaN or infinite.");
   m.def(
-      "largest",
+      "sum_of_squares",
       [](mk::cpu::In<T> array) {
         const T* data = array.data();
         int64_t n = mk::cpu::size_of(array);
-        mk::cpu::require(n >= 1, "array: expected at least one element");
         nb::gil_scoped_release release;
-        return mk::cpu::largest<T>(data, n);
+        return mk::cpu::sum_of_squares<T>(data, n);
       },
-      "array"_a.noconvert(), "The largest absolute value.");
+      "array"_a.noconvert(), "Infinite where it overflows the type.");
 }
 
 }  // namespace

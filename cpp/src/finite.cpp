@@ -37,38 +37,39 @@ bool check(const T* data, int64_t n) {
 }
 
 template <class T>
-T largest_range(const T* data, int64_t n) {
+double squares_range(const T* data, int64_t n) {
   constexpr int lanes = 16;
-  T top[lanes] = {};
+  T sum[lanes] = {};
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
-    for (int l = 0; l < lanes; ++l) {
-      T a = data[i + l] < T(0) ? -data[i + l] : data[i + l];
-      top[l] = top[l] < a ? a : top[l];
-    }
-  for (; i < n; ++i) top[0] = std::max(top[0], data[i] < T(0) ? -data[i] : data[i]);
-  return *std::max_element(top, top + lanes);
+    for (int l = 0; l < lanes; ++l) sum[l] = sum[l] + data[i + l] * data[i + l];
+  for (; i < n; ++i) sum[0] = sum[0] + data[i] * data[i];
+  double total = 0.0;
+  for (int l = 0; l < lanes; ++l) total += static_cast<double>(sum[l]);
+  return total;
 }
 
 template <class T>
-double find_largest(const T* data, int64_t n) {
-  if (n <= chunk) return static_cast<double>(largest_range(data, n));
-  std::vector<T> tops(static_cast<size_t>((n + chunk - 1) / chunk));
+double squares(const T* data, int64_t n) {
+  if (n <= chunk) return squares_range(data, n);
+  std::vector<double> parts(static_cast<size_t>((n + chunk - 1) / chunk));
   parallel_for(n, chunk, [&](int64_t first, int64_t last) {
-    tops[static_cast<size_t>(first / chunk)] = largest_range(data + first, last - first);
+    parts[static_cast<size_t>(first / chunk)] = squares_range(data + first, last - first);
   });
-  return static_cast<double>(*std::max_element(tops.begin(), tops.end()));
+  double total = 0.0;
+  for (double part : parts) total += part;
+  return total;
 }
 
 }  // namespace
 
 template <>
-double largest<float>(const float* data, int64_t n) {
-  return find_largest(data, n);
+double sum_of_squares<float>(const float* data, int64_t n) {
+  return squares(data, n);
 }
 template <>
-double largest<double>(const double* data, int64_t n) {
-  return find_largest(data, n);
+double sum_of_squares<double>(const double* data, int64_t n) {
+  return squares(data, n);
 }
 template <>
 bool all_finite<float>(const float* data, int64_t n) {

@@ -10,9 +10,9 @@ namespace cpu {
 template <class T>
 bool all_finite(const T* data, int64_t n);
 
-// The largest absolute value; n >= 1.
+// In the type of the data, and infinite where that overflows.
 template <class T>
-double largest(const T* data, int64_t n);
+double sum_of_squares(const T* data, int64_t n);
 
 }  // namespace cpu
 }  // namespace mk

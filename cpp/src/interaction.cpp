@@ -10,6 +10,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -195,18 +196,8 @@ struct Plan {
     const PairArgs<T>& a = args;
     out.resize(static_cast<size_t>(a.batch * count));
     parallel_for(a.batch * count, std::max<int64_t>(1, 65536 / a.dim), [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const T* c = centre.data() + i / count * a.dim;
-        const T* p = points + i * a.dim;
-        double sum = 0.0;
-        for (int64_t k = 0; k < a.dim; ++k) {
-          // Rounded like the packed coordinates, so that |x|^2 + |y|^2 - 2 x.y vanishes for equal points.
-          T centred = p[k] - c[k];
-          double v = static_cast<double>(static_cast<T>(centred * root[k]));
-          sum += v * v;
-        }
-        out[i] = static_cast<T>(sum);
-      }
+      for (int64_t i = first; i < last; ++i)
+        out[i] = loops.norm(points + i * a.dim, centre.data() + i / count * a.dim, root.data(), a.dim);
     });
   }
 };
@@ -415,6 +406,41 @@ class PanelWeights {
   T* panel_;
 };
 
+// The memory that units work in, as many as threads are at work: fresh memory costs more than a small unit's sums.
+template <class T, class Op>
+class Workers {
+ public:
+  struct State {
+    Worker<T> worker;
+    typename Op::Local local;
+    std::vector<double> own;
+    State(const Plan<T>& plan, const Op& op) : worker(plan, op.whole_panel), local(op, worker) {}
+  };
+  Workers(const Plan<T>& plan, const Op& op) : plan_(plan), op_(op) {}
+
+  std::unique_ptr<State> take() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!idle_.empty()) {
+        auto state = std::move(idle_.back());
+        idle_.pop_back();
+        return state;
+      }
+    }
+    return std::make_unique<State>(plan_, op_);
+  }
+  void give_back(std::unique_ptr<State> state) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    idle_.push_back(std::move(state));
+  }
+
+ private:
+  const Plan<T>& plan_;
+  const Op& op_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<State>> idle_;
+};
+
 // Runs an operation over all units. Op has: width, accumulators of a row; whole_panel, pack_small; a Local with the
 // memory of one unit and panel(), tile(acc); start(acc); merge(acc, other); finish(batch, row, acc).
 template <class T, class Op>
@@ -427,10 +453,12 @@ void run(const Plan<T>& plan, const Op& op) {
   // Small problems go together, so that a chunk is worth its memory and its claim.
   int64_t pairs = a.batch * a.n * a.m, unit_pairs = std::max<int64_t>(1, pairs / units);
   int64_t grain = std::max<int64_t>(1, pairs < inline_pairs ? units : inline_pairs / 4 / unit_pairs);
+  Workers<T, Op> workers(plan, op);
   parallel_for(units, grain, [&](int64_t begin, int64_t end) {
-    Worker<T> worker(plan, op.whole_panel);
-    typename Op::Local local(op, worker);
-    std::vector<double> own;
+    auto state = workers.take();
+    Worker<T>& worker = state->worker;
+    typename Op::Local& local = state->local;
+    std::vector<double>& own = state->own;
     for (int64_t unit = begin; unit < end; ++unit) {
       int64_t batch = unit / per_problem, slab = unit % per_problem / plan.chunks, chunk = unit % plan.chunks;
       int64_t first = chunk * plan.chunk, last = std::min(a.n, first + plan.chunk);
@@ -458,6 +486,7 @@ void run(const Plan<T>& plan, const Op& op) {
       if (plan.slabs == 1)
         for (int64_t r = first; r < last; ++r) op.finish(batch, r, acc + (r - first) * width);
     }
+    workers.give_back(std::move(state));
   });
   if (plan.slabs == 1) return;
   for (int64_t b = 0; b < a.batch; ++b)

@@ -241,6 +241,30 @@ int finish_squares(T* __restrict s, int rows, int cols, const T* __restrict nx, 
 }
 
 template <class T>
+T norm(const T* __restrict p, const T* __restrict centre, const T* __restrict scale, int64_t dim) {
+  using V = Vec<T>;
+  constexpr int N = width<T>;
+  double total = 0.0;
+  int64_t k = 0;
+  while (k + 2 * N <= dim) {  // runs of 256, then in double, as the products are summed
+    int64_t end = k + 256 < dim ? k + 256 : dim;
+    V a = V{}, b = V{};
+    for (; k + 2 * N <= end; k += 2 * N) {
+      V u = (load<V>(p + k) - load<V>(centre + k)) * load<V>(scale + k);
+      V v = (load<V>(p + k + N) - load<V>(centre + k + N)) * load<V>(scale + k + N);
+      a = a + u * u;
+      b = b + v * v;
+    }
+    total += fold<V>(a + b);
+  }
+  for (; k < dim; ++k) {
+    T u = (p[k] - centre[k]) * scale[k];
+    total += static_cast<double>(u) * static_cast<double>(u);
+  }
+  return static_cast<T>(total);
+}
+
+template <class T>
 T pair_square(const T* __restrict x, const T* __restrict y, int64_t dim, const T* __restrict metric) {
   using V = Vec<T>;
   constexpr int N = width<T>;
@@ -506,6 +530,7 @@ constexpr auto metric_stein_of = stein<T, D, true>;
    pack_columns<T>,                      \
    product_block<T>,                     \
    finish_squares<T>,                    \
+   norm<T>,                              \
    pair_square<T>,                       \
    subtract_difference<T>,               \
    reduce_narrow<T>,                     \

@@ -43,6 +43,8 @@ struct TileLoops {
   void (*product_block)(const T* a, const T* b, int rows, int cols, int64_t dim, bool first, T* s);
   // s = nx + ny - 2 s, at least 0. Registers where some s < near (nx + ny): row * tile_cols + column goes to `list`.
   int (*finish_squares)(T* s, int rows, int cols, const T* nx, const T* ny, T near, int32_t* list);
+  // sum_k ((p_k - centre_k) scale_k)^2, rounded like the packed coordinates: |x|^2 + |y|^2 - 2 x.y vanishes for equal points.
+  T (*norm)(const T* p, const T* centre, const T* scale, int64_t dim);
   T (*pair_square)(const T* x, const T* y, int64_t dim, const T* metric);
   void (*subtract_difference)(double c, const T* x, const T* y, int64_t dim, double* out);  // out -= c (x - y)
 

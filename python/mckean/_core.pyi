@@ -27,11 +27,11 @@ def all_finite(array: Annotated[NDArray[numpy.float64], dict(order='C', device='
     """Whether no element is NaN or infinite."""
 
 @overload
-def largest(array: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)]) -> float: ...
+def sum_of_squares(array: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)]) -> float: ...
 
 @overload
-def largest(array: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]) -> float:
-    """The largest absolute value."""
+def sum_of_squares(array: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]) -> float:
+    """Infinite where it overflows the type."""
 
 def random_words(out: Annotated[NDArray[numpy.uint32], dict(order='C', device='cpu')], seed: int, stream: int, counter: int, first: int, queue: int = 0) -> None: ...
 

@@ -573,10 +573,10 @@ class _Call:
 
     def _check_range(self) -> None:
         """Squared distances must not overflow: kernels would be wrong, not merely inaccurate."""
-        limit = (1e38 if self.x.dtype == "float32" else 1e307) / self.dim
+        limit = math.sqrt((2.5e37 if self.x.dtype == "float32" else 2.5e306) / self.dim)
         for x, name in ((self.x, "x"), (self.y, "y")):
-            top = largest(x)
-            if 4.0 * top * top > limit:
+            top = largest(x, limit)
+            if top > limit:
                 raise ValueError(
                     f"{name}: expected numbers whose squared distances fit into {x.dtype}, got one of size {top:.3g}"
                 )

@@ -190,6 +190,7 @@ void bind_stepping_type(nb::module_& m) {
 
 #include "bind_brownian.hpp"
 #include "bind_interaction.hpp"
+#include "bind_sliced.hpp"
 #include "bind_targets.hpp"
 
 inline void bind_executor(nb::module_& m) {
@@ -197,6 +198,8 @@ inline void bind_executor(nb::module_& m) {
   bind_brownian(m);
   bind_interaction_type<float>(m);
   bind_interaction_type<double>(m);
+  bind_sliced_type<float>(m, "SlicedTargetF32");
+  bind_sliced_type<double>(m, "SlicedTargetF64");
   bind_targets_type<float>(m);
   bind_targets_type<double>(m);
   bind_stepping_type<float>(m);

@@ -1,6 +1,6 @@
 """Sampling and optimising with interacting particles, on a native CPU and CUDA backend."""
 
-from mckean import brownian, interaction, kernels, random, samplers, targets
+from mckean import brownian, interaction, kernels, random, samplers, sliced, targets
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
 from mckean._info import info
@@ -21,6 +21,13 @@ from mckean.interaction import (
     random_batch_sum,
     stein_sum,
 )
+from mckean.sliced import (
+    energy_distance,
+    sliced_cramer,
+    sliced_mmd2,
+    sliced_mmd2_grad,
+    sliced_wasserstein,
+)
 from mckean.stepping import combine
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "__version__",
     "brownian",
     "combine",
+    "energy_distance",
     "get_num_threads",
     "info",
     "interaction",
@@ -55,6 +63,11 @@ __all__ = [
     "run",
     "samplers",
     "set_num_threads",
+    "sliced",
+    "sliced_cramer",
+    "sliced_mmd2",
+    "sliced_mmd2_grad",
+    "sliced_wasserstein",
     "stein_sum",
     "targets",
 ]

@@ -130,6 +130,31 @@ struct PairWeights {
   bool per_batch;
 };
 
+// ---- sliced distances -----------------------------------------------------------------------------------------------
+enum class SlicedKind : int { mmd = 0, wasserstein = 1 };
+enum SlicedStage { stage_project, stage_sort, stage_scan, stage_back, sliced_stages };
+
+// The points y sorted along every direction, made once for many calls.
+struct SlicedTarget;
+
+// Independent problems of n points x against m points y, row-major, projected on `slices` directions.
+template <class T>
+struct SlicedArgs {
+  SlicedKind kind;
+  double exponent;  // mmd: r, 0 < r < 2; wasserstein: p >= 1
+  int64_t batch, n, m, dim, slices;
+  const T *x, *y;       // (batch, n, dim); (batch, m, dim), or (m, dim) for all problems unless y_per_batch
+  bool y_per_batch;     // of y and of y_weights
+  const T* directions;  // (slices, dim)
+  const double *x_weights, *y_weights;  // (batch, n), (batch or 1, m), sums 1; null: equal ones
+  const SlicedTarget* target;           // instead of y, y_weights and directions (then null); of the same type and device
+  double scale;                         // of the gradient
+  bool root;           // wasserstein: the gradient of the p-th root of the mean of the values, 0 where that is 0
+  double* values;      // (batch, slices): D^2 or W_p^p along every direction, without a factor
+  T* gradient;         // (batch, n, dim): scale * sum_slices derivative in the projected point * direction; null: not wanted
+  double* stages;      // host, (sliced_stages,): seconds of every stage are added, all threads together; null: not wanted
+};
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -191,6 +216,15 @@ void nearest(const PairArgs<T>& args, int count, int64_t* index, T* distance, Qu
 // The two middle elements (the same one twice if the number is odd) of all distances |x_i - x_j|, i < j; n >= 2. Waits.
 template <class T>
 void pair_median(const T* x, int64_t n, int64_t dim, double* lower, double* upper, Queue queue);
+
+// All values are finite, n, m, slices, dim >= 1. D^2 = sum_ij s_i s_j (-|z_i - z_j|^r) over the union of both projections
+// with signed weights s = (-x_weights, y_weights); ties share the mid value of their gradients.
+template <class T>
+void sliced(const SlicedArgs<T>& args, Queue queue);
+// Reads y (m, dim), y_weights, directions, m, dim, slices, kind and exponent of args.
+template <class T>
+SlicedTarget* make_sliced_target(const SlicedArgs<T>& args, Queue queue);
+void free_sliced_target(SlicedTarget* target);
 
 template <class T>
 void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);

@@ -9,6 +9,7 @@ import numpy as np
 
 from mckean import random
 from mckean._array import as_input, check_finite, to_numpy
+from mckean._errors import as_count
 
 __all__ = ["directions"]
 
@@ -31,6 +32,7 @@ def directions(dim: int, n_slices: int, kind: str = "orthogonal", *, seed: Any =
 
 
 def resolve(directions_: Any, dim: int, n_slices: int, seed: Any, dtype: str) -> Any:
+    n_slices = as_count(n_slices, "n_slices", least=1)
     """Directions (P, dim) on the host, contiguous and of `dtype`, from a kind or an array."""
     if isinstance(directions_, str):
         if directions_ not in ("orthogonal", "random", "sobol"):

@@ -69,7 +69,9 @@ def energy_distance(
     --------
     >>> import numpy as np
     >>> import mckean as mk
-    >>> mk.energy_distance(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), return_grad=True)
+    >>> x, y = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
+    >>> value, grad = mk.energy_distance(x, y, return_grad=True)
+    >>> round(value, 12), grad.round(12)
     (10.0, array([[-1.2, -1.6]]))
     """
     exponent = as_riesz(r)

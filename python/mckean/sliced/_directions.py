@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from mckean import random
+from mckean._array import as_input, check_finite, to_numpy
+from mckean._errors import as_count
 
 __all__ = ["directions"]
 
@@ -27,3 +29,22 @@ def directions(dim: int, n_slices: int, kind: str = "orthogonal", *, seed: Any =
         q, r = np.linalg.qr(random.normal(seed, (dim, dim), stream=2, counter=b))
         frames.append((q * np.sign(np.diag(r))).T)
     return np.concatenate(frames)[:n_slices]
+
+
+def resolve(directions_: Any, dim: int, n_slices: int, seed: Any, dtype: str) -> Any:
+    n_slices = as_count(n_slices, "n_slices", least=1)
+    """Directions (P, dim) on the host, contiguous and of `dtype`, from a kind or an array."""
+    if isinstance(directions_, str):
+        if directions_ not in ("orthogonal", "random", "sobol"):
+            raise ValueError(
+                "directions: expected 'orthogonal', 'random', 'sobol' or an array (n_slices, d), "
+                f"got {directions_!r}"
+            )
+        return np.ascontiguousarray(directions(dim, n_slices, directions_, seed=seed), dtype)
+    found = as_input(directions_, "directions", shape=("n_slices", dim))
+    check_finite(found, "directions")
+    xi = np.ascontiguousarray(to_numpy(found.array), np.float64)
+    off = np.abs(np.sqrt((xi * xi).sum(axis=1)) - 1.0)
+    if not xi.shape[0] or off.max() > 1e-3:
+        raise ValueError("directions: expected unit vectors")
+    return np.ascontiguousarray(xi, dtype)

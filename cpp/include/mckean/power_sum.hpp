@@ -1,20 +1,22 @@
-// Sums of |z_i - z_j|^r over sorted points in linear time: t^r on (0, 1] as a sum of exponentials, and the running sums that
-// each of them needs. Once for CPU and CUDA. V: see math.hpp.
+// Sums of |z_i - z_j|^r over sorted points in linear time: t^r on (0, 1] as a sum of exponentials, and the running sums
+// that each of them needs. Once for CPU and CUDA. V: see math.hpp.
 //
-// The trapezoidal rule in u = ln L, step h, for t^r = C int L^(-r-1) (1 - e^(-L t)) dL, C = r / Gamma(1 - r), 0 < r < 1, and
-// t^r = C int L^(-r-1) (e^(-L t) - 1 + L t) dL, C = 1 / Gamma(-r), 1 < r < 2. Nodes below the first one and above the last
-// one are geometric series: a constant, t and t^2 below, a constant and t above. With psi(u) = 1 - e^-u, phi(u) = u - psi(u):
+// The trapezoidal rule in u = ln L, step h, for t^r = C int L^(-r-1) (1 - e^(-L t)) dL, C = r / Gamma(1 - r), 0 < r < 1,
+// and t^r = C int L^(-r-1) (e^(-L t) - 1 + L t) dL, C = 1 / Gamma(-r), 1 < r < 2. Nodes below the first one and above the
+// last one are geometric series: t and t^2 for r < 1, t^2 and a constant and t for r > 1. With psi(u) = 1 - e^-u and
+// phi(u) = u - psi(u):
 //
-//   t^r = sum_k coefficient_k f(exponent_k t) + linear t + quadratic t^2 + tied   for t > 0,   f = psi (r < 1), phi (r > 1)
+//   t^r = sum_k coefficient_k f(exponent_k t) + linear t + quadratic t^2 + tied,  t > 0,  f = psi (r < 1), phi (r > 1)
 //
-// The value of weights s with sum 0 at sorted points z, D = -sum_ij s_i s_j |z_i - z_j|^r, and g_i = dD / dz_i: with A_i the
-// weight up to and including the points at z_i and w_i the weight of these, for one exponent L,
+// The value of weights s with sum 0 at sorted points z, D = -sum_ij s_i s_j |z_i - z_j|^r, and g_i = dD / dz_i: with A_i
+// the weight up to and including the points at z_i and w_i the weight of these, for one exponent L,
 //   r < 1: P_i = sum of s_j e^(-L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_decay, both ways);
 //          D = sum over gaps of (P_i + w_i)^2 (1 - e^(-2 L gap)) + (P_last + w_last)^2,  g_i = -2 s_i L (P_i - Q_i)
 //   r > 1: P_i = sum of s_j psi(L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_rise, both ways);
-//          D = 2 L int E(z)^2 dz, E(z) the sum up to z, that is sum over gaps of gap_rise + P_last^2,  g_i likewise.
-// All values are sums of squares, so small ones lose no digits. linear: D = 2 sum gap A_i^2, g_i = -2 s_i (A_i - w_i + A_i).
-// quadratic: D = 2 m^2, g_i = 4 s_i m, m = sum s_i z_i = -sum gap A_i. tied: D = sum of w^2 over the different z, g = 0.
+//          D = 2 L int E(z)^2 dz, E(z) the sum up to z: that is sum over gaps of gap_rise + P_last^2,  g_i likewise.
+// All values are sums of squares, so small ones lose no digits. Of the other parts,
+//   linear: D = 2 sum gap A_i^2, g_i = -2 s_i (2 A_i - w_i);  tied: D = sum of w^2 over the different z, g_i = 0;
+//   quadratic: D = 2 m^2, g_i = 4 s_i m, m = sum s_i z_i = -sum gap A_i.
 #pragma once
 
 #include <cmath>
@@ -23,7 +25,7 @@
 
 namespace mk {
 
-constexpr int max_power_terms = 160;
+constexpr int max_power_terms = 128;
 
 struct PowerRule {
   int terms;
@@ -33,8 +35,8 @@ struct PowerRule {
 };
 
 // Largest relative error on [t_min, 1]: of t^r 1.2e-5, 1.2e-7, 3e-10 for h = 1, 0.7, 0.5 (5e-9 for r close to 2); of its
-// derivative 6e-4, 1.1e-5, 4.5e-8 for r near 0, 1.5e-4, 2.1e-6, 7.6e-9 for r = 0.5, and less for larger r. Host only; static,
-// because files compiled for several instruction sets include this one.
+// derivative 6e-4, 1.1e-5, 4.5e-8 for r near 0, 1.5e-4, 2.1e-6, 7.6e-9 for r = 0.5, and less for larger r. Host only;
+// static, because files compiled for several instruction sets include this one.
 template <class T>
 constexpr double power_step = sizeof(T) == 4 ? 1.0 : 0.5;
 static inline double power_t_min(int64_t points) {  // n + m of them
@@ -46,7 +48,7 @@ static inline double power_t_min(int64_t points) {  // n + m of them
 static inline PowerRule power_rule(double r, double h, double t_min) {
   PowerRule rule{};
   const double first = std::log(1e-6), last = std::log(30.0 / t_min);
-  double terms = std::ceil((last - first) / h) + 1;
+  const double terms = std::ceil((last - first) / h) + 1;  // 117 for h = 0.5 and 2^62 points
   rule.terms = terms < max_power_terms ? static_cast<int>(terms) : max_power_terms;
   rule.below = r < 1.0;
   const double scale = (rule.below ? r / std::tgamma(1.0 - r) : 1.0 / std::tgamma(-r)) * h;

@@ -1,14 +1,15 @@
 // Sums of |z_i - z_j|^r over sorted points in linear time: t^r on (0, 1] as a sum of exponentials, and the running sums
 // that each of them needs. Once for CPU and CUDA. V: see math.hpp.
 //
-// The trapezoidal rule in u = ln L, step h, for t^r = C int L^(-r-1) (1 - e^(-L t)) dL, C = r / Gamma(1 - r), 0 < r < 1,
-// and t^r = C int L^(-r-1) (e^(-L t) - 1 + L t) dL, C = 1 / Gamma(-r), 1 < r < 2. Nodes below the first one and above the
-// last one are geometric series: t and t^2 for r < 1, t^2 and a constant and t for r > 1. With psi(u) = 1 - e^-u and
-// phi(u) = u - psi(u):
+// The trapezoidal rule in u = ln L, step h, for
+//   t^r = C int L^(-r-1) (1 - e^(-L t)) dL,        C = r / Gamma(1 - r),  0 < r < 1
+//   t^r = C int L^(-r-1) (e^(-L t) - 1 + L t) dL,  C = 1 / Gamma(-r),     1 < r < 2
+// Nodes below the first one give t and t^2 (t^2 alone for r > 1), nodes above the last one a constant (and t), as
+// geometric series. With psi(u) = 1 - e^-u and phi(u) = u - psi(u):
 //
 //   t^r = sum_k coefficient_k f(exponent_k t) + linear t + quadratic t^2 + tied,  t > 0,  f = psi (r < 1), phi (r > 1)
 //
-// The value of weights s with sum 0 at sorted points z, D = -sum_ij s_i s_j |z_i - z_j|^r, and g_i = dD / dz_i: with A_i
+// For weights s with sum 0 at sorted points z: the value D = -sum_ij s_i s_j |z_i - z_j|^r, and g_i = dD / dz_i. With A_i
 // the weight up to and including the points at z_i and w_i the weight of these, for one exponent L,
 //   r < 1: P_i = sum of s_j e^(-L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_decay, both ways);
 //          D = sum over gaps of (P_i + w_i)^2 (1 - e^(-2 L gap)) + (P_last + w_last)^2,  g_i = -2 s_i L (P_i - Q_i)
@@ -34,7 +35,7 @@ struct PowerRule {
   bool below;  // r < 1
 };
 
-// Largest relative error on [t_min, 1]: of t^r 1.2e-5, 1.2e-7, 3e-10 for h = 1, 0.7, 0.5 (5e-9 for r close to 2); of its
+// Largest relative error on [t_min, 1]: of t^r 1.2e-5, 1.2e-7, 3e-10 for h = 1, 0.7, 0.5 (5e-9 near r = 2); of its
 // derivative 6e-4, 1.1e-5, 4.5e-8 for r near 0, 1.5e-4, 2.1e-6, 7.6e-9 for r = 0.5, and less for larger r. Host only;
 // static, because files compiled for several instruction sets include this one.
 template <class T>
@@ -48,7 +49,7 @@ static inline double power_t_min(int64_t points) {  // n + m of them
 static inline PowerRule power_rule(double r, double h, double t_min) {
   PowerRule rule{};
   const double first = std::log(1e-6), last = std::log(30.0 / t_min);
-  const double terms = std::ceil((last - first) / h) + 1;  // 117 for h = 0.5 and 2^62 points
+  const double terms = std::ceil((last - first) / h) + 1;  // 125 for h = 0.5 and 2^62 points
   rule.terms = terms < max_power_terms ? static_cast<int>(terms) : max_power_terms;
   rule.below = r < 1.0;
   const double scale = (rule.below ? r / std::tgamma(1.0 - r) : 1.0 / std::tgamma(-r)) * h;

@@ -12,6 +12,7 @@ namespace cpu { using Device = nanobind::device::cpu; }
 #include "finite.hpp"
 #include "mckean/random.hpp"
 #include "pool.hpp"
+#include "sliced.hpp"
 
 namespace {
 
@@ -42,6 +43,21 @@ void bind_all_finite(nb::module_& m) {
       "array"_a.noconvert(), "Infinite where it overflows the type.");
 }
 
+template <class T>
+void bind_slice_order(nb::module_& m) {
+  m.def(
+      "slice_order",
+      [](mk::cpu::In<T> z, mk::cpu::Out<int64_t> order) {
+        int64_t n = mk::cpu::size_of(z);
+        mk::cpu::require(mk::cpu::size_of(order) == n && n < (int64_t{1} << 31), "order: wrong size");
+        const T* data = z.data();
+        int64_t* out = order.data();
+        nb::gil_scoped_release release;
+        mk::cpu::slice_order<T>(data, n, out);
+      },
+      "z"_a.noconvert(), "order"_a.noconvert(), "The stable argsort of finite numbers.");
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -70,6 +86,8 @@ NB_MODULE(_core, m) {
       "words"_a);
   bind_all_finite<float>(m);
   bind_all_finite<double>(m);
+  bind_slice_order<float>(m);
+  bind_slice_order<double>(m);
   mk::cpu::bind_executor(m);
   mk::cpu::bind_directions(m);
   mk::cpu::bind_selection(m);

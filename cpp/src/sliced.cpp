@@ -16,6 +16,7 @@
 
 #include "mckean/executor.hpp"
 #include "pool.hpp"
+#include "sliced.hpp"
 #include "sliced_isa.hpp"
 
 namespace mk {
@@ -497,6 +498,17 @@ SlicedTarget* make_sliced_target(const SlicedArgs<T>& args, Queue) {
 }
 
 void free_sliced_target(SlicedTarget* target) { delete target; }
+
+template <class T>
+void slice_order(const T* z, int64_t n, int64_t* order) {
+  if (n == 0) return;
+  Workspace<T> w;
+  uint64_t* memory = w.records.get(2 * n);
+  const uint64_t* records = loops<T>().sort(z, n, 0, memory, memory + n, w.counts.get(sort_counts));
+  for (int64_t k = 0; k < n; ++k) order[k] = static_cast<uint32_t>(records[k]);
+}
+template void slice_order<float>(const float*, int64_t, int64_t*);
+template void slice_order<double>(const double*, int64_t, int64_t*);
 
 template void sliced<float>(const SlicedArgs<float>&, Queue);
 template void sliced<double>(const SlicedArgs<double>&, Queue);

@@ -220,6 +220,7 @@ class Slicer {
   }
 
   void run() {
+    measure_units();
     for (first_ = 0; first_ < a_.slices; first_ += count_) {
       count_ = std::min(slab_, a_.slices - first_);
       pack_directions();
@@ -232,7 +233,7 @@ class Slicer {
         for (int64_t b = 0; b < a_.batch; ++b) problem(b);
       }
     }
-    if (a_.gradient && a_.root) take_roots();
+    if (a_.gradient && (a_.root || !units_.empty())) finish_transport();
     if (a_.stages)
       for (int s = 0; s < sliced_stages; ++s) a_.stages[s] += 1e-9 * static_cast<double>(nanoseconds_[s].load());
   }
@@ -366,7 +367,7 @@ class Slicer {
     poll_inside_chunk();
     Stopwatch watch(stage(stage_scan));
     if (transport) {
-      value = loops_.transport(records, y_records, weights, a_.exponent, z, a_.gradient != nullptr);
+      value = loops_.transport(records, y_records, weights, a_.exponent, shrink(b), z, a_.gradient != nullptr);
     } else if (a_.exponent == 1.0) {
       value = loops_.scan(records, weights, z, a_.gradient != nullptr);
     } else {
@@ -417,13 +418,35 @@ class Slicer {
     });
   }
 
-  // The derivative of mean^(1/p).
-  void take_roots() {
+  // p |t|^(p - 1) may leave the range of float32 where its mean's root does not: slices hold it in units of the cloud's
+  // size (a power of two, so that no digit is lost).
+  void measure_units() {
+    if (!a_.gradient || a_.kind != SlicedKind::wasserstein || sizeof(T) == 8 || a_.exponent == 1.0) return;
+    units_.resize(static_cast<size_t>(a_.batch));
+    parallel_for(a_.batch, grain_of(0.3e-9 * static_cast<double>(a_.n * a_.dim)), [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) {
+        const T* centre = centres_.data() + (a_.y_per_batch ? b : 0) * a_.dim;
+        T most = 0;
+        for (int64_t i = b * a_.n; i < (b + 1) * a_.n; ++i)
+          for (int64_t k = 0; k < a_.dim; ++k) most = std::max(most, std::fabs(a_.x[i * a_.dim + k] - centre[k]));
+        units_[static_cast<size_t>(b)] = most > 0 ? std::exp2(std::ceil(std::log2(static_cast<double>(most)))) : 1.0;
+      }
+    });
+  }
+  double shrink(int64_t b) const {
+    return units_.empty() ? 1.0 : std::pow(units_[static_cast<size_t>(b)], 1.0 - a_.exponent);
+  }
+
+  // Back to the units of the data, and the derivative of mean^(1/p) if asked for.
+  void finish_transport() {
     const int64_t size = a_.n * a_.dim;
     parallel_for(a_.batch, grain_of(1e-9 * static_cast<double>(size)), [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) {
-        const double mean = pairwise_sum(a_.values + b * a_.slices, a_.slices) / static_cast<double>(a_.slices);
-        const double factor = mean > 0.0 ? std::pow(mean, 1.0 / a_.exponent - 1.0) / a_.exponent : 0.0;
+        double factor = units_.empty() ? 1.0 : std::pow(units_[static_cast<size_t>(b)], a_.exponent - 1.0);
+        if (a_.root) {
+          const double mean = pairwise_sum(a_.values + b * a_.slices, a_.slices) / static_cast<double>(a_.slices);
+          factor = mean > 0.0 ? factor * std::pow(mean, 1.0 / a_.exponent - 1.0) / a_.exponent : 0.0;
+        }
         for (int64_t i = 0; i < size; ++i)
           a_.gradient[b * size + i] = static_cast<T>(factor * static_cast<double>(a_.gradient[b * size + i]));
       }
@@ -434,6 +457,7 @@ class Slicer {
   const SlicedLoops<T>& loops_;
   const T* directions_;
   std::vector<T> centres_;
+  std::vector<double> units_;  // of each problem; empty: 1
   int64_t points_, projected_, stride_, slab_;
   bool over_problems_;
   int64_t first_ = 0, count_ = 0;  // of the slab

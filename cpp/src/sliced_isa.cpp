@@ -100,7 +100,8 @@ void product(const T* from, int64_t from_stride, int64_t count, const T* factors
 #define MK_CASE(R) \
   case R: return product_rows<T, R>(from, from_stride, count, factors, first, to, to_stride);
     MK_CASE(1)
-    MK_CASE(2) MK_CASE(3) MK_CASE(4) MK_CASE(5) MK_CASE(6)
+    MK_CASE(2)
+    MK_CASE(3) MK_CASE(4) MK_CASE(5) MK_CASE(6)
 #if defined(__AVX512F__)
         MK_CASE(7) MK_CASE(8) MK_CASE(9) MK_CASE(10) MK_CASE(11) MK_CASE(12)
 #endif
@@ -387,11 +388,15 @@ struct Weighted {
 template <class T, class Difference, bool gradient>
 MK_HD double scan_points(const uint64_t* records, const SliceWeights& w, T* z) {
   const int64_t total = w.n + w.m;
+  constexpr int64_t ahead = 32;
+  const bool far = total > 1 << 15 && (gradient || sizeof(T) == 8);  // a slice beyond the second-level cache
   Difference s(w);
   double sums[4] = {}, here[5];
   here[0] = static_cast<double>(value_of(z, records[0]));
   for (int64_t k = 0; k < total;) {
     if (k + 4 < total) {
+      if (far && k + ahead + 4 < total)
+        for (int l = 0; l < 4; ++l) __builtin_prefetch(z + static_cast<uint32_t>(records[k + ahead + l]), gradient);
       for (int l = 1; l <= 4; ++l) here[l] = static_cast<double>(value_of(z, records[k + l]));
       const bool tied = (here[0] == here[1]) | (here[1] == here[2]) | (here[2] == here[3]) | (here[3] == here[4]);
       if (!tied) {  // also without gradient, for the same bits
@@ -452,7 +457,8 @@ struct Power {
 };
 
 template <class T>
-double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, T* z, bool gradient) {
+double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, double shrink, T* z,
+                 bool gradient) {
   const int64_t n = w.n, m = w.m;
   const int small = p == 1.0 ? 1 : p == 2.0 ? 2 : p == 3.0 ? 3 : p == 4.0 ? 4 : 0;
   const Power power{p, small};
@@ -463,7 +469,7 @@ double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, do
     for (int64_t k = 0; k < n; ++k) {
       double t = static_cast<double>(value_of(z, x[k])) - static_cast<double>(value_of(z, y[k]));
       sums[k & 3] += power(t, slope);
-      if (gradient) z[static_cast<uint32_t>(x[k])] = static_cast<T>(slope * each);
+      if (gradient) z[static_cast<uint32_t>(x[k])] = static_cast<T>(slope * (each * shrink));
     }
     return ((sums[0] + sums[1]) + (sums[2] + sums[3])) * each;
   }
@@ -484,7 +490,7 @@ double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, do
     value += move * power(from - static_cast<double>(value_of(z, y[j])), slope);
     pull += move * slope;
     if (x_first) {
-      if (gradient) z[static_cast<uint32_t>(x[i])] = static_cast<T>(pull * unit);
+      if (gradient) z[static_cast<uint32_t>(x[i])] = static_cast<T>(pull * (unit * shrink));
       right = right > move ? right - move : 0.0;
       if (i == n - 1) break;
       ++i;

@@ -108,9 +108,10 @@ def options(
     args.threads = args.threads or sorted({1} if args.quick else {1, cores()})
     args.skipped = {}
     for peer in dict.fromkeys(args.peer):
-        modules = {"diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"], "keops": ["pykeops"]}.get(
-            peer, [peer]
-        )  # fmt: skip
+        modules = {
+            "diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"], "keops": ["pykeops"],
+            "reference": ["torch"], "pot": ["ot", "torch"],
+        }.get(peer, [peer])  # fmt: skip
         missing = [m for m in modules if m != "none" and importlib.util.find_spec(m) is None]
         if missing:
             args.skipped[peer] = f"{', '.join(missing)} not installed"
@@ -258,6 +259,7 @@ def machine() -> dict[str, str]:
     }
     for name in (
         "numpy", "torch", "jax", "diffrax", "torchsde", "pykeops", "scipy", "scikit-learn", "kmedoids", "goodpoints",
+        "pot",
     ):  # fmt: skip
         try:
             out[name] = importlib.metadata.version(name)

@@ -46,6 +46,26 @@ TABLES = {
         ("(b) milliseconds", "n k threads mckean kmedoids its matrix ratio loss over its"),
         ("(c) milliseconds", "n games newman newman sweeps zermelo zermelo sweeps correlation"),
     ],
+    "sliced": [
+        ("(a) microseconds", "dtype mckean directions inside numpy numpy packed ratio"),
+        ("(b) milliseconds to make", "d P random orthogonal sobol"),
+        (
+            "(c) nanoseconds for a point of a slice",
+            "n d P ns value numpy numpy packed ratio project sort scan back floor of floor target met grad error value error checked",
+        ),
+        ("(d) peak memory", "who dtype n P inputs MB beyond MB bytes per point and slice"),
+        ("(e) other r", "dtype r n ns direct ratio grad error value error"),
+        ("(f) sliced p-Wasserstein", "dtype p n ns value grad error value error"),
+        (
+            "(g) energy distance in one dimension",
+            "dtype n ns with gradient scipy ratio error scipy error",
+        ),
+        ("(h) milliseconds for a batch", "dtype threads batch n d P mckean one by one torch ratio"),
+        (
+            "(i) milliseconds with the cloud y sorted",
+            "dtype n plain making target ratio difference",
+        ),
+    ],
     "stepping": [
         ("(a) nanoseconds per normal", "n threads mckean numpy torch jax ratio"),
         ("(a) nanoseconds per uniform", "n threads mckean numpy torch jax ratio"),
@@ -60,7 +80,13 @@ TABLES = {
 
 @pytest.mark.parametrize(
     ("family", "peer"),
-    [("brownian", "none"), ("interaction", "numpy"), ("selection", "none"), ("stepping", "numpy")],
+    [
+        ("brownian", "none"),
+        ("interaction", "numpy"),
+        ("selection", "none"),
+        ("sliced", "numpy"),
+        ("stepping", "numpy"),
+    ],
 )
 def test_prints_its_tables(family, peer, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
@@ -129,6 +155,77 @@ def test_bound_of_the_interaction_bench_is_the_published_model(monkeypatch):
         assert bench.bound(op, kernel, d, dtype, 2, blas) == 2 * bench.bound(
             op, kernel, d, dtype, 1, blas
         )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(60, 60), (45, 60)])
+@pytest.mark.parametrize("peer", ["numpy", "numpy packed", "torch", "reference"])
+def test_peers_of_the_sliced_distance_solve_the_same_problem(peer, sizes, dtype, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    peers = importlib.import_module("sliced_peers")
+    if peer in ("torch", "reference"):
+        pytest.importorskip("torch")
+    if not peers.offers(peer, dtype):
+        pytest.skip("packed keys hold float32")
+    x, y = peers.points(*sizes, 3, dtype)
+    xi = mk.sliced.directions(3, 20).astype(dtype)
+    value, grad = peers.exact(x, y, xi)
+    tol = 1e-6 if dtype == "float32" else 1e-13
+    for slab in (7, 20):
+        found, g = peers.BUILD[peer](x, y, xi, slab)()
+        assert found is None or found == pytest.approx(value, rel=tol)
+        assert np.linalg.norm(np.asarray(g) - grad) < tol * np.linalg.norm(grad)
+
+
+def test_oracles_of_the_sliced_bench_are_sums_over_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    peers = importlib.import_module("sliced_peers")
+    bench = importlib.import_module("bench_sliced")
+    x, y = peers.points(30, 30, 4, "float64")
+    xi = mk.sliced.directions(4, 40)
+    value, grad = peers.exact(x, y, xi)
+    assert peers.direct(x, y, xi, 1.0)[0] == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(peers.direct(x, y, xi, 1.0)[1], grad, atol=1e-14)
+    assert mk.sliced_mmd2(x, y, directions=xi) == pytest.approx(value, rel=1e-12)
+    value, grad = bench.sliced_wasserstein(x, y, xi, 3.0)
+    h = 1e-6 * np.eye(30 * 4)[17].reshape(30, 4)
+    sides = [bench.sliced_wasserstein(x + s, y, xi, 3.0)[0] for s in (h, -h)]
+    assert grad[h != 0] == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-5)
+
+
+def test_pot_computes_the_distance_it_is_timed_for(monkeypatch):
+    pytest.importorskip("ot")
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(BENCH))
+    peers = importlib.import_module("sliced_peers")
+    bench = importlib.import_module("bench_sliced")
+    x, y = peers.points(30, 30, 4, "float64")
+    xi = mk.sliced.directions(4, 40)
+    for p in (1, 2, 3):
+        value, grad = bench.sliced_wasserstein(x, y, xi, p)
+        assert peers.pot_value(x, y, xi, 7, p)()[0] == pytest.approx(value, rel=1e-10)
+        found, g = peers.pot_gradient(x, y, xi, 7, p)()
+        assert found == pytest.approx(value, rel=1e-10)
+        np.testing.assert_allclose(g, grad, atol=1e-10)
+
+
+def test_sliced_bench_floor_targets_and_limits(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = importlib.import_module("bench_sliced")
+    assert bench.floor(10_000, 784, "float32", 1, 92e9) == pytest.approx(22.8 + 7.4, abs=0.1)
+    assert bench.floor(1_000_000, 2, "float64", 2, 43e9) == pytest.approx(18.3, abs=0.1)
+    assert bench.target(100_000, 64, "float32", 1) == 16
+    assert bench.target(100_000, 64, "float64", 2) == pytest.approx(32 / 1.8)
+    assert bench.target(64, 64, "float32", 1) is None
+    args = SimpleNamespace(peer=["numpy", "pot"], budget=1.0, memory=1.0, all=False)
+    run = bench.Bench(args, None)
+    run.ask = lambda kind, threads, seconds=0.0, **cell: pytest.fail("asked all the same")
+    assert run.peer("POT grad", 1_000_000, 2, 100, "float32", 1) == "skipped"
+    assert run.cell(1_000_000, 784, 10, "float32", 1) == {"ns": "skipped, 9 GiB"}
+    assert run.cell(1_000_000, 2, 10_000, "float32", 1) == {"ns": "skipped"}
+    run.ask = lambda kind, threads, seconds=0.0, **cell: 0.5
+    assert run.peer("POT grad", 10_000, 2, 10, "float32", 1) == 0.5
+    assert run.peer("POT grad", 10_000, 2, 20, "float32", 1) == "skipped"  # by what was seen
 
 
 def test_cuda_bench_says_why_it_does_not_run(monkeypatch):

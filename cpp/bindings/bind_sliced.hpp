@@ -87,9 +87,9 @@ void bind_sliced_type(nb::module_& m, const char* target_name) {
           require(!a.y_per_batch || static_cast<int64_t>(y->shape(0)) == a.batch, "y: expected as many problems as x");
           a.m = static_cast<int64_t>(y->shape(skip));
           a.slices = static_cast<int64_t>(directions->shape(0));
-          require(static_cast<int64_t>(y->shape(skip + 1)) == a.dim &&
-                      static_cast<int64_t>(directions->shape(1)) == a.dim,
-                  "y, directions: expected as many columns as x");
+          require(
+              static_cast<int64_t>(y->shape(skip + 1)) == a.dim && static_cast<int64_t>(directions->shape(1)) == a.dim,
+              "y, directions: expected as many columns as x");
           require(!y_weights || size_of(*y_weights) == (a.y_per_batch ? a.batch : 1) * a.m, "y_weights: wrong size");
           a.y = y->data();
           a.directions = directions->data();

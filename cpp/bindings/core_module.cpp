@@ -5,6 +5,7 @@
 namespace mk {
 namespace cpu { using Device = nanobind::device::cpu; }
 }  // namespace mk
+#include "bind_directions.hpp"
 #include "bind_selection.hpp"
 #include "bindings.hpp"
 #include "dispatch.hpp"
@@ -70,5 +71,6 @@ NB_MODULE(_core, m) {
   bind_all_finite<float>(m);
   bind_all_finite<double>(m);
   mk::cpu::bind_executor(m);
+  mk::cpu::bind_directions(m);
   mk::cpu::bind_selection(m);
 }

@@ -281,6 +281,39 @@ MK_HD void store_first(typename Ops<V>::T* p, V v, int n) {
   for (int l = 0; l < n; ++l) p[l] = v[l];
 }
 
+// The square of N registers of N lanes, transposed.
+template <class V>
+MK_HD void transpose(V* rows) {
+  constexpr int N = Ops<V>::N;
+#if defined(__GNUC__) && !defined(__clang__)
+  using Mask = decltype(typename Ops<V>::U{} > typename Ops<V>::U{});  // signed integers of the lanes' width
+  // Blocks of B x B change places, for B = N/2, ..., 1.
+#pragma GCC unroll 8
+  for (int B = N / 2; B >= 1; B /= 2) {
+    Mask even{}, odd{};
+#pragma GCC unroll 16
+    for (int l = 0; l < N; ++l) {
+      even[l] = l / B % 2 == 0 ? l : N + l - B;
+      odd[l] = l / B % 2 == 0 ? l + B : N + l;
+    }
+#pragma GCC unroll 16
+    for (int pair = 0; pair < N / 2; ++pair) {
+      const int i = pair / B * 2 * B + pair % B;
+      V a = rows[i], b = rows[i + B];
+      rows[i] = __builtin_shuffle(a, b, even);
+      rows[i + B] = __builtin_shuffle(a, b, odd);
+    }
+  }
+#else
+  for (int i = 0; i < N; ++i)
+    for (int j = 0; j < i; ++j) {
+      typename Ops<V>::T t = rows[i][j];
+      rows[i][j] = rows[j][i];
+      rows[j][i] = t;
+    }
+#endif
+}
+
 // Words {first, first + 1, ...} as low and high halves. Lane counts and group sizes keep runs inside one 2^32 page.
 template <class W>
 MK_HD W iota_words(uint32_t first) {

@@ -1,139 +1,477 @@
-// CPU executor of the sliced distances.
+// CPU executor of the sliced distances. Directions are worked off in slabs: project all points on the slab's directions, sort
+// and scan every slice (one thread each), and bring the derivatives back to the points. Memory is that of one slab.
+//
+// Every projected value, every slice's distance and every coordinate of the gradient (summed over slices in their order) is
+// a chain of its own, so neither the number of threads nor the size of a slab changes a bit.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
 #include <numeric>
 #include <vector>
 
 #include "mckean/executor.hpp"
 #include "pool.hpp"
+#include "sliced_isa.hpp"
 
 namespace mk {
 
+// y along every direction, in ascending order. Values are float or double.
 struct SlicedTarget {
-  std::vector<double> y, directions, weights;
-  std::vector<float> y32, directions32;
-  int64_t m, slices;
+  int value_bytes;
+  bool weighted;
+  int64_t m, dim, slices;
+  std::vector<unsigned char> centre, directions, values;  // (dim,), (slices, dim), (slices, m)
+  std::vector<double> weights;                            // (slices, m), of the sorted values
+
+  template <class T>
+  static const T* as(const std::vector<unsigned char>& bytes) {
+    return reinterpret_cast<const T*>(bytes.data());
+  }
 };
 
 namespace cpu {
+namespace {
 
-// FIRST WORKING VERSION: correct, slow, serial.
+constexpr int64_t slab_bytes = int64_t{16} << 20;  // of projections, where few directions at a time cost nothing
+constexpr int64_t most_bytes = int64_t{64}
+                               << 20;    // of everything beyond input and output, unless there are many points
+constexpr double chunk_seconds = 40e-6;  // less is not worth a second thread
+constexpr int64_t cached_dims = 256;     // of a panel: 16 KiB
+constexpr int64_t few_points = 96;       // for r != 1 all pairs are then as fast as sums of exponentials
+
 template <class T>
-void sliced(const SlicedArgs<T>& a0, Queue) {
-  SlicedArgs<T> a = a0;
-  if (a.target) {
-    if constexpr (sizeof(T) == 4) {
-      a.y = a.target->y32.data();
-      a.directions = a.target->directions32.data();
+const SlicedLoops<T>& loops();
+template <>
+const SlicedLoops<float>& loops<float>() {
+  return sliced_table().f32;
+}
+template <>
+const SlicedLoops<double>& loops<double>() {
+  return sliced_table().f64;
+}
+
+// Memory that is not cleared.
+template <class T>
+class Buffer {
+ public:
+  T* get(int64_t size) {
+    if (size > size_) {
+      data_.reset();
+      size_ = 0;
+      data_.reset(static_cast<T*>(::operator new(static_cast<size_t>(size) * sizeof(T), std::align_val_t{64})));
+      size_ = size;
+    }
+    return data_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<T, Free> data_;
+  int64_t size_ = 0;
+};
+
+template <class T>
+struct Workspace {
+  Buffer<T> slab, panel;
+  Buffer<const T*> rows;
+  Buffer<uint64_t> records;
+  Buffer<uint32_t> counts;
+  Buffer<double> sorted;
+};
+
+// As many workspaces as threads are at work at the same time.
+template <class T>
+class Workspaces {
+ public:
+  class Lease {
+   public:
+    explicit Lease(Workspaces& from) : from_(from) {
+      std::lock_guard<std::mutex> lock(from.mutex_);
+      if (!from.free_.empty()) {
+        held_ = std::move(from.free_.back());
+        from.free_.pop_back();
+      }
+      if (!held_) held_.reset(new Workspace<T>);
+    }
+    ~Lease() {
+      std::lock_guard<std::mutex> lock(from_.mutex_);
+      from_.free_.push_back(std::move(held_));
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    Workspace<T>* operator->() { return held_.get(); }
+
+   private:
+    Workspaces& from_;
+    std::unique_ptr<Workspace<T>> held_;
+  };
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Workspace<T>>> free_;
+};
+
+// Adds the time of its life to one stage.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::atomic<int64_t>* to) : to_(to), start_(to ? Clock::now() : Clock::time_point{}) {}
+  ~Stopwatch() {
+    if (to_) *to_ += std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_).count();
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::atomic<int64_t>* to_;
+  Clock::time_point start_;
+};
+
+int64_t grain_of(double seconds_each) {
+  return std::max<int64_t>(1, static_cast<int64_t>(chunk_seconds / std::max(seconds_each, 1e-12)));
+}
+
+// A point of y near the middle: what is subtracted before projecting, so that data far from the origin keep their digits.
+// In T by blocks, as any point serves.
+template <class T>
+void centre_of(const T* y, int64_t m, int64_t dim, T* centre) {
+  constexpr int64_t block = 128;
+  std::vector<double> sum(static_cast<size_t>(dim));
+  std::vector<T> part(static_cast<size_t>(dim));
+  for (int64_t first = 0; first < m; first += block) {
+    std::fill(part.begin(), part.end(), T(0));
+    T* __restrict to = part.data();
+    for (int64_t j = first; j < std::min(m, first + block); ++j) {
+      const T* row = y + j * dim;
+      for (int64_t k = 0; k < dim; ++k) to[k] += row[k] / static_cast<T>(block);
+    }
+    for (int64_t k = 0; k < dim; ++k) sum[static_cast<size_t>(k)] += static_cast<double>(part[static_cast<size_t>(k)]);
+    if (first % (block * 1024) == 0) poll_inside_chunk();
+  }
+  for (int64_t k = 0; k < dim; ++k)
+    centre[k] = static_cast<T>(sum[static_cast<size_t>(k)] * (static_cast<double>(block) / static_cast<double>(m)));
+}
+
+SliceWeights slice_weights(int64_t n, int64_t m, const double* x, const double* y) {
+  SliceWeights w{n, m, false, 0, 0, x, y, 1.0 / static_cast<double>(n), 1.0 / static_cast<double>(m)};
+  const int64_t common = std::gcd(n, m);
+  w.x_step = m / common;
+  w.y_step = n / common;
+  // Counts reach n m / gcd and must be exact as doubles.
+  w.counted = !x && !y && static_cast<double>(n) * static_cast<double>(w.x_step) <= 9007199254740992.0;
+  return w;
+}
+
+// D^2 for any r by all pairs; values in ascending order.
+double all_pairs(const double* z, const double* s, int64_t count, double r, double* force) {
+  double value = 0.0;
+  if (force) std::fill(force, force + count, 0.0);
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t j = 0; j < i; ++j) {
+      const double t = z[i] - z[j];
+      if (t == 0.0) continue;
+      const double power = s[i] * s[j] * std::pow(t, r);
+      value -= 2.0 * power;
+      if (force) {
+        force[i] -= 2.0 * r * power / t;
+        force[j] += 2.0 * r * power / t;
+      }
+    }
+  return std::max(value, 0.0);
+}
+
+// The sum of values in a fixed order that loses little.
+double pairwise_sum(const double* values, int64_t count) {
+  if (count <= 8) return std::accumulate(values, values + count, 0.0);
+  return pairwise_sum(values, count / 2) + pairwise_sum(values + count / 2, count - count / 2);
+}
+
+template <class T>
+class Slicer {
+ public:
+  explicit Slicer(const SlicedArgs<T>& args) : a_(args), loops_(loops<T>()) {
+    if (a_.target) {
+      directions_ = SlicedTarget::as<T>(a_.target->directions);
+      centres_.assign(SlicedTarget::as<T>(a_.target->centre), SlicedTarget::as<T>(a_.target->centre) + a_.dim);
     } else {
-      a.y = a.target->y.data();
-      a.directions = a.target->directions.data();
+      directions_ = a_.directions;
+      const int64_t clouds = a_.y_per_batch ? a_.batch : 1;
+      centres_.resize(static_cast<size_t>(clouds * a_.dim));
+      parallel_for(clouds, grain_of(0.3e-9 * static_cast<double>(a_.m * a_.dim)), [&](int64_t first, int64_t last) {
+        for (int64_t b = first; b < last; ++b)
+          centre_of(a_.y + b * a_.m * a_.dim, a_.m, a_.dim, centres_.data() + b * a_.dim);
+      });
     }
-    a.y_weights = a.target->weights.empty() ? nullptr : a.target->weights.data();
-    a.y_per_batch = false;
+    projected_ = a_.n + (a_.target ? 0 : a_.m);
+    points_ = a_.n + a_.m;
+    // Whole panels fit behind the last point, and rows do not all start in the same cache sets.
+    stride_ = (points_ + loops_.lanes) / 16 * 16 + 16;
+    if (stride_ / 16 % 2 == 0) stride_ += 16;
+    const double slices = static_cast<double>(a_.slices), points = static_cast<double>(points_);
+    over_problems_ = a_.batch >= 2 * num_threads() && points * slices < 4e6;
+    slab_ = slab_size();
   }
-  const int64_t n = a.n, m = a.m, d = a.dim, N = n + m;
-  std::vector<double> z(N), s(N), g(N);
-  std::vector<int64_t> order(N);
-  for (int64_t b = 0; b < a.batch; ++b) {
-    const T* x = a.x + b * n * d;
-    const T* y = a.y + (a.y_per_batch ? b * m * d : 0);
-    const double* wx = a.x_weights ? a.x_weights + b * n : nullptr;
-    const double* wy = a.y_weights ? a.y_weights + (a.y_per_batch ? b * m : 0) : nullptr;
-    std::vector<double> centre(d), gradient(a.gradient ? n * d : 0);
-    for (int64_t j = 0; j < m; ++j)
-      for (int64_t k = 0; k < d; ++k) centre[k] += static_cast<double>(y[j * d + k]) / static_cast<double>(m);
-    for (int64_t p = 0; p < a.slices; ++p) {
-      const T* xi = a.directions + p * d;
-      for (int64_t i = 0; i < N; ++i) {
-        const T* at = i < n ? x + i * d : y + (i - n) * d;
-        double sum = 0;
-        for (int64_t k = 0; k < d; ++k) sum += (static_cast<double>(at[k]) - centre[k]) * static_cast<double>(xi[k]);
-        z[i] = static_cast<double>(static_cast<T>(sum));
-        s[i] = i < n ? (wx ? -wx[i] : -1.0 / static_cast<double>(n)) : (wy ? wy[i - n] : 1.0 / static_cast<double>(m));
-        order[i] = i;
-        g[i] = 0;
-      }
-      std::stable_sort(order.begin(), order.end(), [&](int64_t i, int64_t j) { return z[i] < z[j]; });
-      double value = 0;
-      if (a.kind == SlicedKind::mmd && a.exponent == 1.0) {
-        double below = 0;
-        for (int64_t k = 0; k < N;) {
-          int64_t e = k;
-          double here = 0;
-          while (e < N && z[order[e]] == z[order[k]]) here += s[order[e++]];
-          for (int64_t q = k; q < e; ++q) g[order[q]] = -2.0 * s[order[q]] * (2 * below + here);
-          below += here;
-          if (e < N) value += 2.0 * (z[order[e]] - z[order[k]]) * below * below;
-          k = e;
-        }
-      } else if (a.kind == SlicedKind::mmd) {
-        for (int64_t i = 0; i < N; ++i)
-          for (int64_t j = 0; j < N; ++j) {
-            double t = z[i] - z[j];
-            if (t == 0) continue;
-            double power = std::pow(std::fabs(t), a.exponent);
-            value -= s[i] * s[j] * power;
-            g[i] -= 2.0 * s[i] * s[j] * a.exponent * power / t;
-          }
+
+  void run() {
+    for (first_ = 0; first_ < a_.slices; first_ += count_) {
+      count_ = std::min(slab_, a_.slices - first_);
+      pack_directions();
+      const double cost = static_cast<double>(points_ * count_) * (10e-9 + 0.06e-9 * static_cast<double>(a_.dim));
+      if (over_problems_) {
+        parallel_for(a_.batch, grain_of(cost), [&](int64_t first, int64_t last) {
+          for (int64_t b = first; b < last; ++b) problem(b);
+        });
       } else {
-        std::vector<int64_t> ox, oy;
-        for (int64_t i : order) (i < n ? ox : oy).push_back(i);
-        int64_t i = 0, j = 0;
-        double left = -s[ox[0]], right = s[oy[0]];
-        while (true) {
-          bool last_i = i == n - 1, last_j = j == m - 1;
-          bool take_x = last_j || (!last_i && left <= right);
-          double move = take_x ? left : right;
-          double t = z[ox[i]] - z[oy[j]];
-          if (t != 0 && move > 0) {
-            double power = std::pow(std::fabs(t), a.exponent);
-            value += move * power;
-            g[ox[i]] += move * a.exponent * power / t;
-          }
-          if (take_x) {
-            right -= move;
-            if (last_i) break;
-            left = -s[ox[++i]];
-          } else {
-            left -= move;
-            if (last_j) break;
-            right = s[oy[++j]];
+        for (int64_t b = 0; b < a_.batch; ++b) problem(b);
+      }
+    }
+    if (a_.gradient && a_.root) take_roots();
+    if (a_.stages)
+      for (int s = 0; s < sliced_stages; ++s) a_.stages[s] += 1e-9 * static_cast<double>(nanoseconds_[s].load());
+  }
+
+  // Sorts y of the one problem there is along every direction, into a target.
+  void fill(SlicedTarget& target) {
+    T* values = reinterpret_cast<T*>(target.values.data());
+    for (first_ = 0; first_ < a_.slices; first_ += count_) {
+      count_ = std::min(slab_, a_.slices - first_);
+      pack_directions();
+      typename Workspaces<T>::Lease own(workspaces_);
+      T* slab = own->slab.get(count_ * stride_);
+      project(0, slab);
+      parallel_for(count_, grain_of(sort_seconds()), [&](int64_t first, int64_t last) {
+        typename Workspaces<T>::Lease w(workspaces_);
+        for (int64_t p = first; p < last; ++p) {
+          uint64_t* memory = w->records.get(2 * points_);
+          const T* z = slab + p * stride_;
+          const uint64_t* records = loops_.sort(z, a_.m, 0, memory, memory + points_, w->counts.get(sort_counts));
+          for (int64_t j = 0; j < a_.m; ++j) {
+            const uint32_t index = static_cast<uint32_t>(records[j]);
+            values[(first_ + p) * a_.m + j] = z[index];
+            if (target.weighted) target.weights[static_cast<size_t>((first_ + p) * a_.m + j)] = a_.y_weights[index];
           }
         }
-      }
-      a.values[b * a.slices + p] = value;
-      if (a.gradient)
-        for (int64_t i = 0; i < n; ++i)
-          for (int64_t k = 0; k < d; ++k) gradient[i * d + k] += a.scale * g[i] * static_cast<double>(xi[k]);
-    }
-    if (a.gradient) {
-      double factor = 1;
-      if (a.root) {
-        double mean = 0;
-        for (int64_t p = 0; p < a.slices; ++p) mean += a.values[b * a.slices + p] / static_cast<double>(a.slices);
-        factor = mean > 0 ? std::pow(mean, 1.0 / a.exponent - 1.0) / a.exponent : 0.0;
-      }
-      for (int64_t i = 0; i < n * d; ++i) a.gradient[b * n * d + i] = static_cast<T>(factor * gradient[i]);
+      });
     }
   }
+  const std::vector<T>& centres() const { return centres_; }
+
+ private:
+  int64_t slab_size() const {
+    const int threads = over_problems_ ? 1 : num_threads();
+    const int64_t row = stride_ * static_cast<int64_t>(sizeof(T)), records = 16 * points_ * threads;
+    // With many coordinates every slab costs a reading of all points, so slabs are as large as memory allows.
+    int64_t bytes = a_.dim <= 32 ? slab_bytes : std::max(most_bytes - records, slab_bytes);
+    bytes = std::max(bytes, std::min<int64_t>(24 * points_ * threads, 3 * row * threads));
+    if (over_problems_) bytes = slab_bytes / 4;
+    int64_t size = std::max<int64_t>(bytes / row, 1);
+    if (size > loops_.group) size -= size % loops_.group;
+    return std::min(size, a_.slices);
+  }
+
+  std::atomic<int64_t>* stage(SlicedStage s) { return a_.stages ? &nanoseconds_[s] : nullptr; }
+  double sort_seconds() const { return 8e-9 * static_cast<double>(points_); }
+
+  void pack_directions() {
+    const int64_t group = loops_.group, dim = a_.dim, groups = (count_ + group - 1) / group;
+    const T* from = directions_ + first_ * dim;
+    T* across = across_.get(groups * dim * group);
+    for (int64_t p = 0; p < count_; ++p)
+      for (int64_t k = 0; k < dim; ++k) across[(p / group * dim + k) * group + p % group] = from[p * dim + k];
+    if (!a_.gradient) return;
+    T* along = along_.get((dim + group - 1) / group * count_ * group);
+    for (int64_t p = 0; p < count_; ++p)
+      for (int64_t k = 0; k < dim; ++k) along[(k / group * count_ + p) * group + k % group] = from[p * dim + k];
+  }
+
+  void problem(int64_t b) {
+    typename Workspaces<T>::Lease own(workspaces_);
+    T* slab = own->slab.get(count_ * stride_);
+    project(b, slab);
+    parallel_for(count_, grain_of(sort_seconds()), [&](int64_t first, int64_t last) {
+      typename Workspaces<T>::Lease w(workspaces_);
+      for (int64_t p = first; p < last; ++p) slice(b, p, slab + p * stride_, *w.operator->());
+    });
+    if (a_.gradient) back(b, slab);
+  }
+
+  void project(int64_t b, T* slab) {
+    const int64_t lanes = loops_.lanes, dim = a_.dim, panels = (projected_ + lanes - 1) / lanes;
+    const T* x = a_.x ? a_.x + b * a_.n * dim : nullptr;
+    const T* y = a_.y ? a_.y + (a_.y_per_batch ? b : 0) * a_.m * dim : nullptr;
+    const T* centre = centres_.data() + (a_.y_per_batch ? b : 0) * dim;
+    const T* across = across_.get(0);
+    const double seconds = 1e-9 * static_cast<double>(lanes * dim) * (0.5 + 0.03 * static_cast<double>(count_));
+    parallel_for(panels, grain_of(seconds), [&](int64_t first, int64_t last) {
+      Stopwatch watch(stage(stage_project));
+      typename Workspaces<T>::Lease w(workspaces_);
+      T* panel = w->panel.get(lanes * dim);
+      const T** rows = w->rows.get(lanes);
+      for (int64_t at = first; at < last; ++at) {
+        const int64_t start = at * lanes, valid = std::min(lanes, projected_ - start);
+        for (int64_t l = 0; l < valid; ++l) {
+          const int64_t i = start + l;
+          rows[l] = i < a_.n ? x + i * dim : y + (i - a_.n) * dim;
+        }
+        loops_.pack(rows, static_cast<int>(valid), dim, centre, panel);
+        for (int64_t k = 0; k < dim; k += cached_dims)
+          for (int64_t p = 0; p < count_; p += loops_.group)
+            loops_.product(panel + k * lanes, lanes, std::min(cached_dims, dim - k),
+                           across + p * dim + k * loops_.group,
+                           static_cast<int>(std::min<int64_t>(loops_.group, count_ - p)), k == 0,
+                           slab + p * stride_ + start, stride_);
+        if ((at - first) % 1024 == 1023) poll_inside_chunk();
+      }
+    });
+  }
+
+  void slice(int64_t b, int64_t p, T* z, Workspace<T>& w) {
+    const int64_t n = a_.n, m = a_.m;
+    const SlicedTarget* target = a_.target;
+    const double* y_weights = a_.y_weights ? a_.y_weights + (a_.y_per_batch ? b : 0) * m : nullptr;
+    if (target && target->weighted) y_weights = target->weights.data() + (first_ + p) * m;
+    const SliceWeights weights = slice_weights(n, m, a_.x_weights ? a_.x_weights + b * n : nullptr, y_weights);
+    double& value = a_.values[b * a_.slices + first_ + p];
+    uint64_t* memory = w.records.get(2 * points_);
+    uint64_t* spare = memory + points_;
+    uint32_t* counts = w.counts.get(sort_counts);
+    const bool transport = a_.kind == SlicedKind::wasserstein;
+    const uint64_t *records = nullptr, *y_records = nullptr;
+    {
+      Stopwatch watch(stage(stage_sort));
+      if (target)
+        std::memcpy(z + n, SlicedTarget::as<T>(target->values) + (first_ + p) * m, static_cast<size_t>(m) * sizeof(T));
+      if (transport || target) records = loops_.sort(z, n, 0, memory, spare, counts);
+      if (transport && target) {
+        loops_.index(z, n, points_, memory + n);
+        y_records = memory + n;
+      } else if (transport) {
+        // x and y share the two halves of the memory.
+        y_records = loops_.sort(z + n, m, static_cast<uint32_t>(n), memory + n, spare + n, counts);
+      } else if (target) {
+        uint64_t* out = records == memory ? spare : memory;
+        loops_.merge(z, records, n, m, out);
+        records = out;
+      } else {
+        records = loops_.sort(z, points_, 0, memory, spare, counts);
+      }
+    }
+    poll_inside_chunk();
+    Stopwatch watch(stage(stage_scan));
+    if (transport) {
+      value = loops_.transport(records, y_records, weights, a_.exponent, z, a_.gradient != nullptr);
+    } else if (a_.exponent == 1.0) {
+      value = loops_.scan(records, weights, z, a_.gradient != nullptr);
+    } else {
+      double* values = w.sorted.get(3 * points_);
+      double *signs = values + points_, *force = a_.gradient ? signs + points_ : nullptr;
+      loops_.to_doubles(records, weights, z, values, signs);
+      value = all_pairs(values, signs, points_, a_.exponent, force);
+      if (force) loops_.scatter(records, points_, force, z);
+    }
+  }
+
+  void back(int64_t b, const T* slab) {
+    const int64_t lanes = loops_.lanes, dim = a_.dim, panels = (a_.n + lanes - 1) / lanes;
+    T* gradient = a_.gradient + b * a_.n * dim;
+    const T* along = along_.get(0);
+    const T scale = first_ + count_ == a_.slices ? static_cast<T>(a_.scale) : T(1);
+    const double seconds = 1e-9 * static_cast<double>(lanes * dim) * (0.7 + 0.03 * static_cast<double>(count_));
+    parallel_for(panels, grain_of(seconds), [&](int64_t first, int64_t last) {
+      Stopwatch watch(stage(stage_back));
+      typename Workspaces<T>::Lease w(workspaces_);
+      T* panel = w->panel.get((dim + count_) * lanes);
+      T* tile = panel + dim * lanes;
+      const T** rows = w->rows.get(lanes);
+      const std::vector<T> zero(static_cast<size_t>(dim));
+      for (int64_t at = first; at < last; ++at) {
+        const int64_t start = at * lanes;
+        const int valid = static_cast<int>(std::min(lanes, a_.n - start));
+        T* to = gradient + start * dim;
+        const T* g = slab + start;
+        int64_t g_stride = stride_;
+        if (dim >
+            2 * loops_.group) {  // read once for every group of coordinates, from as many pages as there are slices
+          loops_.gather(g, stride_, count_, tile);
+          g = tile;
+          g_stride = lanes;
+        }
+        if (first_ > 0) {
+          for (int l = 0; l < valid; ++l) rows[l] = to + l * dim;
+          loops_.pack(rows, valid, dim, zero.data(), panel);
+        }
+        for (int64_t k = 0; k < dim; k += loops_.group)
+          loops_.product(g, g_stride, count_, along + k * count_,
+                         static_cast<int>(std::min<int64_t>(loops_.group, dim - k)), first_ == 0, panel + k * lanes,
+                         lanes);
+        loops_.unpack(panel, valid, dim, scale, to);
+        if ((at - first) % 1024 == 1023) poll_inside_chunk();
+      }
+    });
+  }
+
+  // The derivative of mean^(1/p).
+  void take_roots() {
+    const int64_t size = a_.n * a_.dim;
+    parallel_for(a_.batch, grain_of(1e-9 * static_cast<double>(size)), [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) {
+        const double mean = pairwise_sum(a_.values + b * a_.slices, a_.slices) / static_cast<double>(a_.slices);
+        const double factor = mean > 0.0 ? std::pow(mean, 1.0 / a_.exponent - 1.0) / a_.exponent : 0.0;
+        for (int64_t i = 0; i < size; ++i)
+          a_.gradient[b * size + i] = static_cast<T>(factor * static_cast<double>(a_.gradient[b * size + i]));
+      }
+    });
+  }
+
+  const SlicedArgs<T> a_;
+  const SlicedLoops<T>& loops_;
+  const T* directions_;
+  std::vector<T> centres_;
+  int64_t points_, projected_, stride_, slab_;
+  bool over_problems_;
+  int64_t first_ = 0, count_ = 0;  // of the slab
+  Buffer<T> across_, along_;       // its directions, as the loops of projection and of bringing back want them
+  Workspaces<T> workspaces_;
+  std::atomic<int64_t> nanoseconds_[sliced_stages] = {};
+};
+
+}  // namespace
+
+template <class T>
+void sliced(const SlicedArgs<T>& args, Queue) {
+  Slicer<T>(args).run();
 }
 
 template <class T>
-SlicedTarget* make_sliced_target(const SlicedArgs<T>& a, Queue) {
-  auto* t = new SlicedTarget{};
-  t->m = a.m;
-  t->slices = a.slices;
-  if constexpr (sizeof(T) == 4) {
-    t->y32.assign(a.y, a.y + a.m * a.dim);
-    t->directions32.assign(a.directions, a.directions + a.slices * a.dim);
-  } else {
-    t->y.assign(a.y, a.y + a.m * a.dim);
-    t->directions.assign(a.directions, a.directions + a.slices * a.dim);
-  }
-  if (a.y_weights) t->weights.assign(a.y_weights, a.y_weights + a.m);
-  return t;
+SlicedTarget* make_sliced_target(const SlicedArgs<T>& args, Queue) {
+  std::unique_ptr<SlicedTarget> target(new SlicedTarget{});
+  target->value_bytes = sizeof(T);
+  target->weighted = args.y_weights != nullptr;
+  target->m = args.m;
+  target->dim = args.dim;
+  target->slices = args.slices;
+  target->values.resize(static_cast<size_t>(args.slices * args.m) * sizeof(T));
+  if (target->weighted) target->weights.resize(static_cast<size_t>(args.slices * args.m));
+  const auto* bytes = reinterpret_cast<const unsigned char*>(args.directions);
+  target->directions.assign(bytes, bytes + static_cast<size_t>(args.slices * args.dim) * sizeof(T));
+  SlicedArgs<T> only_y = args;
+  only_y.n = 0;
+  only_y.gradient = nullptr;
+  only_y.stages = nullptr;
+  Slicer<T> slicer(only_y);
+  slicer.fill(*target);
+  const auto* centre = reinterpret_cast<const unsigned char*>(slicer.centres().data());
+  target->centre.assign(centre, centre + static_cast<size_t>(args.dim) * sizeof(T));
+  return target.release();
 }
+
 void free_sliced_target(SlicedTarget* target) { delete target; }
 
 template void sliced<float>(const SlicedArgs<float>&, Queue);

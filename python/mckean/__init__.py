@@ -1,6 +1,6 @@
 """Sampling and optimising with interacting particles, on a native CPU and CUDA backend."""
 
-from mckean import brownian, interaction, kernels, random, samplers, sliced, targets
+from mckean import brownian, flows, interaction, kernels, random, samplers, sliced, targets
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
 from mckean._info import info
@@ -42,6 +42,7 @@ __all__ = [
     "brownian",
     "combine",
     "energy_distance",
+    "flows",
     "get_num_threads",
     "info",
     "interaction",

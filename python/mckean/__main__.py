@@ -32,11 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mckean", description="Command line of mckean.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="version, instruction set, threads, CUDA devices")
-    demo = commands.add_parser("demo", help="draw a posterior on real data, with a picture")
-    demo.add_argument("name", nargs="?", default="posterior", choices=["posterior"])
+    demo = commands.add_parser("demo", help="a job on real data, with a picture")
+    demos = {"posterior": "draw a posterior", "flow": "move noise onto images of digits"}
+    demo.add_argument(
+        "name",
+        nargs="?",
+        default="posterior",
+        choices=list(demos),
+        help="; ".join(f"{name}: {what}" for name, what in demos.items()),
+    )
     demo.add_argument("--output", default="demo", help="folder for the picture (default: demo)")
-    demo.add_argument("--chains", type=int, default=1000)
-    demo.add_argument("--steps", type=int, default=1640)
+    demo.add_argument("--chains", type=int, default=1000, help="of the posterior")
+    demo.add_argument("--particles", type=int, default=1797, help="of the flow")
+    demo.add_argument("--steps", type=int, help="default: 1640 of the posterior, 512 of the flow")
     bench = commands.add_parser(
         "bench", help="our figures beside the peers'; further options go to the bench"
     )
@@ -50,13 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(mckean.info())
         return 0
     if arguments.command == "demo":
-        if arguments.chains < 2 or arguments.steps < 50:
-            parser.error("demo: expected at least 2 chains and 50 steps")
-        from mckean import _demo
+        folder = Path(arguments.output)
+        if arguments.name == "flow":
+            steps = 512 if arguments.steps is None else arguments.steps
+            if arguments.particles < 20 or steps < 2:
+                parser.error("demo: expected at least 20 particles and 2 steps")
+            from mckean._demos import flow
 
-        return _demo.posterior(
-            Path(arguments.output), chains=arguments.chains, n_steps=arguments.steps
-        )
+            return flow.main(folder, particles=arguments.particles, n_steps=steps)
+        steps = 1640 if arguments.steps is None else arguments.steps
+        if arguments.chains < 2 or steps < 50:
+            parser.error("demo: expected at least 2 chains and 50 steps")
+        from mckean._demos import posterior
+
+        return posterior.main(folder, chains=arguments.chains, n_steps=steps)
     return _bench(arguments.family, rest)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "as_match",
     "as_output",
     "check_finite",
+    "check_size",
     "dtype_name",
     "framework_of",
     "is_array",
@@ -450,16 +451,23 @@ def as_input(
 
 
 def as_match(
-    x: Any, name: str, reference: Input, reference_name: str, *, shape: Shape | None = None
+    x: Any,
+    name: str,
+    reference: Input,
+    reference_name: str,
+    *,
+    shape: Shape | None = None,
+    any_float: bool = False,
 ) -> Input:
-    """Like `as_input`, and of the framework, device, dtype and (without `shape`) shape of
-    `reference`."""
+    """Like `as_input`, and of the framework, device, dtype (unless `any_float`) and (without
+    `shape`) shape of `reference`."""
     if type(x) is not type(reference.array) and framework_of(x) is not reference.framework:
         want, got = reference.framework.name, framework_of(x).name
         raise TypeError(f"{name}: expected a {want} array to match {reference_name}, got {got}")
     shape = reference.shape if shape is None else shape
     match = (reference_name, reference.shape)
-    out = as_input(x, name, shape=shape, dtype=reference.dtype, match=match)
+    dtype = None if any_float else reference.dtype
+    out = as_input(x, name, shape=shape, dtype=dtype, match=match)
     if out.device != reference.device:
         raise ValueError(
             f"{name}: expected device {reference.device} to match {reference_name}, "
@@ -545,6 +553,21 @@ def largest(x: Input, enough: float) -> float:
     if _core().sum_of_squares(x.data) <= enough * enough:
         return enough
     return float(np.abs(_host_view(x)).max())
+
+
+def check_size(x: Input, name: str, limit: float, what: str) -> None:
+    """Raise ValueError if `x` holds NaN, infinity or numbers above `limit`, which `what` says the
+    reason of; in one pass where all is well."""
+    if 0 in x.shape:
+        return
+    if x.device == "cpu":
+        if _core().sum_of_squares(x.data) <= limit * limit:
+            return
+        check_finite(x, name)
+    top = largest(x, limit)
+    if not top <= limit:
+        check_finite(x, name)
+        raise ValueError(f"{name}: expected numbers {what}, got one of size {top:.3g}")
 
 
 def check_finite(x: Input, name: str) -> None:

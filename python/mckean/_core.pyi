@@ -122,6 +122,24 @@ def pair_median(x: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu
 @overload
 def pair_median(x: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], queue: int = 0) -> tuple[float, float]: ...
 
+class SlicedTargetF32:
+    pass
+
+@overload
+def sliced_target(kind: int, exponent: float, y: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], directions: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, queue: int = 0) -> SlicedTargetF32: ...
+
+@overload
+def sliced_target(kind: int, exponent: float, y: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], directions: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, queue: int = 0) -> SlicedTargetF64: ...
+
+@overload
+def sliced(kind: int, exponent: float, x: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], y: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)] | None, directions: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)] | None, x_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, target: SlicedTargetF32 | None, scale: float, root: bool, values: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], gradient: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu')] | None, stages: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')] | None = None, queue: int = 0) -> None: ...
+
+@overload
+def sliced(kind: int, exponent: float, x: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], y: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, directions: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, x_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None, target: SlicedTargetF64 | None, scale: float, root: bool, values: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], gradient: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')] | None, stages: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')] | None = None, queue: int = 0) -> None: ...
+
+class SlicedTargetF64:
+    pass
+
 @overload
 def gaussian_mixture(x: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], means: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], whitening: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], constants: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], density: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu')] | None, gradient: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu')] | None, queue: int = 0) -> None: ...
 
@@ -157,6 +175,16 @@ def metropolis(x: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu'
 
 @overload
 def metropolis(x: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], x_proposed: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], gradient: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], gradient_proposed: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], log_density: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], log_density_proposed: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], step: float, seed: int, counter: int, x_new: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], gradient_new: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], log_density_new: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], accepted: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu')], queue: int = 0) -> None: ...
+
+@overload
+def directions(kind: int, seed: int, out: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu')]) -> None: ...
+
+@overload
+def directions(kind: int, seed: int, out: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')]) -> None: ...
+
+def sobol_points(out: Annotated[NDArray[numpy.uint32], dict(order='C', device='cpu')]) -> None: ...
+
+def normal_quantile(u: float) -> float: ...
 
 @overload
 def halve(gram: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], sums: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], uniforms: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], log_term: float, variance: float, right: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu')]) -> tuple[float, bool]: ...

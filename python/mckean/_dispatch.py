@@ -16,7 +16,9 @@ __all__ = [
     "cuda_status",
     "executor",
     "get_num_threads",
+    "moved",
     "parse_device",
+    "place",
     "set_num_threads",
 ]
 
@@ -95,6 +97,27 @@ def carrier(framework: _array.Framework, device: str) -> _array.Framework:
     then copied back.
     """
     return framework if device == "cpu" or framework.has_cuda else _array.DEVICE_MEMORY
+
+
+def place(x: _array.Input, device: Any) -> tuple[_array.Framework, str]:
+    """The framework that holds results and the device to compute on for a caller who has `x`.
+
+    None is where `x` is; NumPy users may name a GPU.
+    """
+    if device is None:
+        return x.framework, x.device
+    wanted = parse_device(device)
+    if wanted == x.device or (wanted == "cuda:0" and x.device.startswith("cuda")):
+        return x.framework, x.device
+    if x.framework.name != "numpy" or wanted == "cpu":
+        raise ValueError(f"device: expected {x.device}, where x is, got {wanted}")
+    executor(wanted)  # says why, where there is none
+    return _array.DEVICE_MEMORY, wanted
+
+
+def moved(x: _array.Input, memory: _array.Framework, device: str) -> Any:
+    """What native code on `device` reads of `x`, for the `memory` and `device` of `place`."""
+    return x.data if device == x.device else memory.asarray(x.data, device)
 
 
 def set_num_threads(n: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import DEVICE_MEMORY, Input, as_input, as_match, check_finite, largest
-from mckean._dispatch import executor, parse_device
+from mckean._array import Input, as_input, as_match, check_finite, largest
+from mckean._dispatch import executor, moved, place
 from mckean._errors import as_count
 from mckean.kernels import MAX_TERMS, RADIAL, Kernel
 
@@ -559,9 +559,7 @@ class _Call:
         self.rows = shape[:-1]
         if not isinstance(exclude_self, (bool, np.bool_)):
             raise TypeError(f"exclude_self: expected a bool, got {exclude_self!r}")
-        self.memory, self.device = self.x.framework, self.x.device
-        if device is not None:
-            self._move(parse_device(device))
+        self.memory, self.device = place(self.x, device)
         self.native = executor(self.device)
         self.queue = self.memory.queue(self.device)
         terms, metrics = native_terms(k, self.dim, self.x.dtype)
@@ -581,18 +579,9 @@ class _Call:
                     f"{name}: expected numbers whose squared distances fit into {x.dtype}, got one of size {top:.3g}"
                 )
 
-    def _move(self, device: str) -> None:
-        """Work on another device than that of the arrays: from NumPy to the GPU."""
-        if device == self.device or (device == "cuda:0" and self.device.startswith("cuda")):
-            return
-        if self.x.framework.name != "numpy" or device == "cpu":
-            raise ValueError(f"device: expected {self.device}, where x is, got {device}")
-        executor(device)  # says why, where there is none
-        self.memory, self.device = DEVICE_MEMORY, device
-
     def to_device(self, x: Input) -> Any:
         """What native code reads."""
-        return x.data if self.device == x.device else self.memory.asarray(x.data, self.device)
+        return moved(x, self.memory, self.device)
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         try:

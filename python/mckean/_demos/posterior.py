@@ -11,7 +11,7 @@ import numpy as np
 
 import mckean as mk
 
-__all__ = ["posterior"]
+__all__ = ["main"]
 
 _STEP, _BURN_IN, _THIN = 0.1, 200, 10
 
@@ -42,7 +42,7 @@ def _data() -> tuple[Any, ...]:
     )
 
 
-def posterior(folder: Path, *, chains: int = 1000, n_steps: int = 1640) -> int:
+def main(folder: Path, *, chains: int = 1000, n_steps: int = 1640) -> int:
     """Draw the posterior, print a table, write ``posterior.png`` into `folder`; return the exit status."""
     try:
         import arviz

@@ -1,0 +1,1 @@
+"""What ``python -m mckean demo`` shows: one module a demo, with ``main(folder, ...) -> exit status``."""

@@ -9,8 +9,8 @@
 //
 //   t^r = sum_k coefficient_k f(exponent_k t) + linear t + quadratic t^2 + tied,  t > 0,  f = psi (r < 1), phi (r > 1)
 //
-// For weights s with sum 0 at sorted points z: the value D = -sum_ij s_i s_j |z_i - z_j|^r, and g_i = dD / dz_i. With A_i
-// the weight up to and including the points at z_i and w_i the weight of these, for one exponent L,
+// For weights s with sum 0 at sorted points z: the value D = -sum_ij s_i s_j |z_i - z_j|^r and g_i = dD / dz_i. A_i is
+// the weight up to and including the points at z_i, w_i the weight of these. For one exponent L,
 //   r < 1: P_i = sum of s_j e^(-L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_decay, both ways);
 //          D = sum over gaps of (P_i + w_i)^2 (1 - e^(-2 L gap)) + (P_last + w_last)^2,  g_i = -2 s_i L (P_i - Q_i)
 //   r > 1: P_i = sum of s_j psi(L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_rise, both ways);

@@ -12,7 +12,7 @@ namespace {
 
 using V = VecD;
 constexpr int N = Ops<V>::N;
-constexpr int unit = power_scan_unit;
+constexpr int unit = N < power_scan_unit ? power_scan_unit : N;  // exponents from one doubling to the next
 constexpr int regs = unit / N;
 constexpr int gaps = 4;  // side by side: doublings wait for one another
 static_assert(unit % N == 0 && max_power_terms % unit == 0, "units are whole");
@@ -62,7 +62,7 @@ MK_HD void carry(const Terms& terms, int doublings, const double* gap, const dou
       if (b == 0)
         steps[x].start(load<V>(terms.first + k), gap);
       else
-        for (int d = 0; d < doublings; ++d) steps[x].doubled();
+        for (int d = 0; d < doublings * unit / power_scan_unit; ++d) steps[x].doubled();
       V sum = load<V>(sums + k), w = load<V>(terms.weight + k);
       V square = value ? load<V>(squares + k) : V{};
       for (int g = 0; g < gaps; ++g) {

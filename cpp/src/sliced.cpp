@@ -16,6 +16,7 @@
 
 #include "mckean/executor.hpp"
 #include "pool.hpp"
+#include "power_scan_isa.hpp"
 #include "sliced.hpp"
 #include "sliced_isa.hpp"
 
@@ -216,6 +217,7 @@ class Slicer {
     stride_ = (points_ + loops_.lanes) / 16 * 16 + 16;
     if (stride_ / 16 % 2 == 0) stride_ += 16;
     const double slices = static_cast<double>(a_.slices), points = static_cast<double>(points_);
+    if (a_.kind == SlicedKind::mmd && a_.exponent != 1.0) power_rule_ = power_scan_rule<T>(a_.exponent);
     over_problems_ = a_.batch >= 2 * num_threads() && points * slices < 4e6;
     slab_ = slab_size();
   }
@@ -372,10 +374,13 @@ class Slicer {
     } else if (a_.exponent == 1.0) {
       value = loops_.scan(records, weights, z, a_.gradient != nullptr);
     } else {
-      double* values = w.sorted.get(3 * points_);
+      double* values = w.sorted.get(3 * points_ + power_scan_workspace(points_));
       double *signs = values + points_, *force = a_.gradient ? signs + points_ : nullptr;
       loops_.to_doubles(records, weights, z, values, signs);
-      value = all_pairs(values, signs, points_, a_.exponent, force);
+      if (points_ <= few_points)
+        value = all_pairs(values, signs, points_, a_.exponent, force);
+      else
+        value = power_scan_table().scan({&power_rule_, points_, values, signs, force, values + 3 * points_});
       if (force) loops_.scatter(records, points_, force, z);
     }
   }
@@ -458,7 +463,8 @@ class Slicer {
   const SlicedLoops<T>& loops_;
   const T* directions_;
   std::vector<T> centres_;
-  std::vector<double> units_;  // of each problem; empty: 1
+  PowerScanRule power_rule_{};  // r != 1
+  std::vector<double> units_;   // of each problem; empty: 1
   int64_t points_, projected_, stride_, slab_;
   bool over_problems_;
   int64_t first_ = 0, count_ = 0;  // of the slab

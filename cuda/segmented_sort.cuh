@@ -37,14 +37,15 @@ __global__ void __launch_bounds__(block_threads) block_sort_kernel(T* keys, int*
   __shared__ T key[block_sort_points];
   __shared__ int from[block_sort_points];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * points;
-  for (int i = static_cast<int>(threadIdx.x); i < room; i += block_threads) {
+  const int threads = static_cast<int>(blockDim.x);
+  for (int i = static_cast<int>(threadIdx.x); i < room; i += threads) {
     key[i] = i < points ? keys[row + i] : static_cast<T>(__builtin_inff());
     from[i] = i;
   }
   for (int size = 2; size <= room; size *= 2)
     for (int stride = size / 2; stride > 0; stride /= 2) {
       __syncthreads();
-      for (int t = static_cast<int>(threadIdx.x); t < room / 2; t += block_threads) {
+      for (int t = static_cast<int>(threadIdx.x); t < room / 2; t += threads) {
         const int i = 2 * stride * (t / stride) + t % stride, j = i + stride;
         const bool up = (i & size) == 0, after = key[i] > key[j] || (key[i] == key[j] && from[i] > from[j]);
         if (up != after) continue;
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(block_threads) block_sort_kernel(T* keys, int*
       }
     }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < points; i += block_threads) {
+  for (int i = static_cast<int>(threadIdx.x); i < points; i += threads) {
     keys[row + i] = key[i];
     if (index) index[row + i] = from[i];
   }
@@ -83,8 +84,10 @@ void sort_rows(SortRooms<T>& rooms, int64_t rows, int64_t points, Queue queue) {
   if (points <= block_sort_points) {
     int room = 1;
     while (room < points) room *= 2;
-    launch_blocks("block_sort", block_sort_kernel<T>, dim3(static_cast<unsigned>(rows)), dim3(block_threads), queue,
-                  rooms.keys[0], rooms.index[0], static_cast<int>(points), room);
+    const int threads = room < 64 ? 32 : room < 2 * block_threads ? room / 2 : block_threads;
+    launch_blocks("block_sort", block_sort_kernel<T>, dim3(static_cast<unsigned>(rows)),
+                  dim3(static_cast<unsigned>(threads)), queue, rooms.keys[0], rooms.index[0], static_cast<int>(points),
+                  room);
     return;
   }
   constexpr int bits = 8 * static_cast<int>(sizeof(T));

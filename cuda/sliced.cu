@@ -67,14 +67,16 @@ __global__ void __launch_bounds__(block_threads)
   __shared__ double room[block_threads];
   const int64_t row = blockIdx.x / columns, column = blockIdx.x % columns;
   double own = 0.0;
-  for (int64_t i = thread_in_block(); i < count; i += block_threads) own += parts[(row * count + i) * columns + column];
+  for (int64_t i = thread_in_block(); i < count; i += blockDim.x) own += parts[(row * count + i) * columns + column];
   own = block_sum(own, room);
   if (thread_in_block() == 0) sums[row * columns + column] = own;
 }
 
 void row_sums(const double* parts, int64_t rows, int64_t count, int columns, double* sums, Queue queue) {
-  launch_blocks("sliced", row_sums_kernel, dim3(static_cast<unsigned>(rows * columns)), dim3(block_threads), queue,
-                parts, count, columns, sums);
+  unsigned threads = 1;
+  while (threads < block_threads && threads < count) threads *= 2;
+  launch_blocks("sliced", row_sums_kernel, dim3(static_cast<unsigned>(rows * columns)), dim3(threads), queue, parts,
+                count, columns, sums);
 }
 
 // t^p, t >= 0
@@ -867,7 +869,7 @@ class Scan {
         parts_count_(a.kind == SlicedKind::mmd ? x_parts_ + parts_of(a.m)
                                                : (a.n - 1) / (per_thread * (block_threads / lanes_)) + 1),
         segments_(powers_ ? (both_ - 1) / segment_points + 1 : 0),
-        rule_(powers_ ? power_rule(a.exponent, power_step<T>, power_t_min(both_)) : PowerRule{}),
+        rule_(powers_ ? power_rule(a.exponent, power_step<T>, power_t_min<T>(both_)) : PowerRule{}),
         parts_(rows * most(parts_count_ * (powers_ ? n_sums : 1), segments_), queue),
         sums_(rows * n_sums, queue),
         stats_(powers_ ? rows * n_stats : 0, queue),

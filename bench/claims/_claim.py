@@ -38,10 +38,16 @@ class Claim:
         self.args, self.start = args, time.perf_counter()
         self.verdicts: list[bool] = []
         set_threads(args.threads)
+        if importlib.util.find_spec("threadpoolctl"):  # NumPy's matrix products
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(args.threads)
         print(f"claim:   {claim}\nsource:  {source}\nsetting: {setting}")
         print(", ".join(f"{k} {v}" for k, v in machine().items()) + f", threads {args.threads}")
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[dict[str, Any]], notes: str = "") -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Iterable[dict[str, Any]], notes: str = ""
+    ) -> None:
         texts = [[number(row.get(c)) for c in columns] for row in rows]
         widths = [max([len(c), *(len(t[i]) for t in texts)]) for i, c in enumerate(columns)]
         print(f"\n{title}")
@@ -82,7 +88,9 @@ class Claim:
 
 
 def slope(x: Any, y: Any) -> float:
-    """Of a straight line through the logarithms."""
+    """Of a straight line through the logarithms; NaN for a single point."""
+    if len(x) < 2:
+        return float("nan")
     return float(np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)), 1)[0])
 
 

@@ -39,8 +39,12 @@ def one_slice_pairs(x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
 def exact(x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
     """The gradient in all dimensions from all pairs, with our interaction sums."""
     kernel, n, m = mk.kernels.Energy(), len(x), len(y)
-    return lambda: (2 / n) * (
-        mk.kernel_grad(kernel, x, x, np.full(n, 1 / n)) - mk.kernel_grad(kernel, x, y, np.full(m, 1 / m))
+    return lambda: (
+        (2 / n)
+        * (
+            mk.kernel_grad(kernel, x, x, np.full(n, 1 / n))
+            - mk.kernel_grad(kernel, x, y, np.full(m, 1 / m))
+        )
     )
 
 
@@ -97,11 +101,15 @@ def methods() -> dict[str, Callable[[int], Callable[[], Any]]]:
     return out
 
 
-def crossover(sizes: Sequence[int], fast: dict[int, float], slow: dict[int, float]) -> tuple[float | None, bool]:
+def crossover(
+    sizes: Sequence[int], fast: dict[int, float], slow: dict[int, float]
+) -> tuple[float | None, bool]:
     """Where `slow` begins to take longer, and whether that lies within what was measured, not beyond."""
     both = [n for n in sizes if n in fast and n in slow]
     gap = [math.log(slow[n] / fast[n]) for n in both]
-    for (a, u), (b, v) in zip(zip(both, gap, strict=True), list(zip(both, gap, strict=True))[1:], strict=False):
+    for (a, u), (b, v) in zip(
+        zip(both, gap, strict=True), list(zip(both, gap, strict=True))[1:], strict=False
+    ):
         if u <= 0 < v:
             return math.exp(math.log(a) + (math.log(b) - math.log(a)) * u / (u - v)), True
     if gap[0] > 0:
@@ -112,7 +120,9 @@ def crossover(sizes: Sequence[int], fast: dict[int, float], slow: dict[int, floa
 
 def main(argv: Sequence[str] | None = None) -> int:
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--budget", type=float, default=6.0, help="seconds that a call may take")
+        parser.add_argument(
+            "--budget", type=float, default=6.0, help="seconds that a call may take"
+        )
 
     args = parse("sliced_cost", __doc__, argv, add)
     sizes = SIZES[:5] if args.quick else SIZES
@@ -157,20 +167,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs += [(SORTED[1], k) for k in times if k.startswith("pairs")]
     for fast, slow in pairs:
         at, within = crossover(sizes, times[fast], times[slow])
-        where = "at every N measured" if within and at is None else "nowhere" if at is None else f"from N = {at:,.0f}"
-        print(f"{fast} is faster than {slow}: {where}{'' if within or at is None else ' (extrapolated)'}")
+        where = (
+            "at every N measured"
+            if within and at is None
+            else "nowhere"
+            if at is None
+            else f"from N = {at:,.0f}"
+        )
+        print(
+            f"{fast} is faster than {slow}: {where}{'' if within or at is None else ' (extrapolated)'}"
+        )
 
     slopes = {row["method"]: row["slope"] for row in rows}
     for name in SORTED:
-        claim.check(f"{name}: slope near 1", f"{slopes[name]:.2f}, at most 1.25", slopes[name] <= 1.25)
+        claim.check(
+            f"{name}: slope near 1", f"{slopes[name]:.2f}, at most 1.25", slopes[name] <= 1.25
+        )
     for name in (k for k in times if k not in SORTED):
-        claim.check(f"{name}: slope near 2", f"{slopes[name]:.2f}, at least 1.75", slopes[name] >= 1.75)
+        if np.isnan(slopes[name]):
+            print(f"{name}: too slow here for a slope")
+            continue
+        claim.check(
+            f"{name}: slope near 2", f"{slopes[name]:.2f}, at least 1.75", slopes[name] >= 1.75
+        )
     n = 2_000
     x, y = np.random.default_rng(1).standard_normal((2, n, D))
     x += 0.5
-    known, one = pairs_gradient(x, y)[1], pairs_gradient(x[:, :1], y[:, :1])[1]
-    found = mk.sliced_mmd2_grad(x[:, :1], y[:, :1], directions=np.ones((1, 1)))[1]
-    off = np.linalg.norm(found - one) / np.linalg.norm(one)
+    known, line = pairs_gradient(x, y)[1], np.ones((1, 1))
+    one = one_slice_pairs(x[:, :1], y[:, :1])()
+    off = np.linalg.norm(mk.sliced_mmd2_grad(x[:, :1], y[:, :1], directions=line)[1].ravel() - one)
+    off /= np.linalg.norm(one)
     claim.check("in one dimension both are the same gradient", f"apart by {off:.0e}", off < 1e-9)
     for name, build in methods().items():
         if name.startswith("pairs"):
@@ -178,13 +204,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             wanted = pairs_gradient(g[0] + 0.5, g[1])[1]
             off = np.linalg.norm(np.asarray(build(500)()) - wanted) / np.linalg.norm(wanted)
             claim.check(f"{name}: the same gradient as NumPy", f"apart by {off:.0e}", off < 1e-9)
-    off = np.linalg.norm(mk.sliced_mmd2_grad(x, y, directions=mk.sliced.directions(D, SLICES))[1] - known)
+    off = np.linalg.norm(
+        mk.sliced_mmd2_grad(x, y, directions=mk.sliced.directions(D, SLICES))[1] - known
+    )
     off /= np.linalg.norm(known)
     print(f"{SLICES} slices in d = {D} are off by {off:.2g} of the gradient, see sliced_error")
 
     def draw(axes: Any) -> None:
         for name, mine in times.items():
-            axes[0].loglog(list(mine), list(mine.values()), "o-" if name in SORTED else "s--", ms=3, label=name)
+            axes[0].loglog(
+                list(mine), list(mine.values()), "o-" if name in SORTED else "s--", ms=3, label=name
+            )
         axes[0].set(xlabel="N = M", ylabel="seconds for one gradient")
         axes[0].legend(fontsize=7)
 

@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     over: dict[tuple[int, str], tuple[list[int], list[float]]] = {}
     rows = []
     for d, (low, high) in OVER_SLICES.items():
-        sizes = [2**k for k in range(int(math.log2(low)), int(math.log2(high)) + 1, 1 if d < 128 else 2)]
+        sizes = [
+            2**k for k in range(int(math.log2(low)), int(math.log2(high)) + 1, 1 if d < 128 else 2)
+        ]
         row = {"d": d, "P from": low, "to": high}
         for law in LAWS:
             values = [ask(d, slices, law)[0] for slices in sizes]
@@ -82,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     slices, dims = 512, (4, 8, 16, 32, 64, 128)
     over_d = {law: [ask(d, slices, law)[0] for d in dims] for law in LAWS}
     over_dims = {law: slope(dims, values) for law, values in over_d.items()}
-    claim.table(f"slope of the error over d from {dims[0]} to {dims[-1]}, P = {slices}", LAWS, [over_dims])
+    claim.table(
+        f"slope of the error over d from {dims[0]} to {dims[-1]}, P = {slices}", LAWS, [over_dims]
+    )
 
     claim.check(
         "random directions: error over P has slope -1/2 (its square -1) in every dimension",
@@ -107,14 +111,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         max(ratios) < math.sqrt(math.pi / 2),
     )
     ratio = ask(16, 64, "orthogonal")[0] / ask(16, 64, "random")[0]
-    claim.check("orthogonal frames, d = 16, P = 4 d: below 0.6 of random", f"{ratio:.2f}", ratio < 0.6)
+    claim.check(
+        "orthogonal frames, d = 16, P = 4 d: below 0.6 of random", f"{ratio:.2f}", ratio < 0.6
+    )
     plane = next(row for row in rows if row["d"] == 2)["orthogonal"]
-    claim.check("in the plane, equispaced directions: error over P near 1 / P", f"slope {plane:.2f}", plane < -0.9)
+    claim.check(
+        "in the plane, equispaced directions: error over P near 1 / P",
+        f"slope {plane:.2f}",
+        plane < -0.9,
+    )
 
     def draw(axes: Any) -> None:
         for (d, law), (sizes, values) in over.items():
             mark = {"random": "o-", "orthogonal": "s--", "sobol": "^:"}[law]
-            axes[0].loglog(sizes, values, mark, color=f"C{list(OVER_SLICES).index(d)}", label=f"d = {d}, {law}")
+            axes[0].loglog(
+                sizes, values, mark, color=f"C{list(OVER_SLICES).index(d)}", label=f"d = {d}, {law}"
+            )
         axes[0].set(xlabel="slices P", ylabel="relative error of the gradient")
         axes[0].legend(fontsize=7)
         for law in LAWS:

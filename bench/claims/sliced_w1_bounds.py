@@ -67,8 +67,10 @@ def measures(d: int, n: int, repeats: int) -> Iterator[tuple[str, np.ndarray, np
         yield "two points", np.tile(R * e, (n, 1)), np.tile((1 - 2 * size) * R * e, (n, 1))
         a = np.sort(g.uniform(-R, R, n))[:, None] * e  # on a line, neighbours exchanged: rough
         yield "line, every second", a, inside(a + (-1.0) ** np.arange(n)[:, None] * size * e)
-        yield "poles", np.tile(R * e, (n, 1)), np.concatenate(
-            [np.tile(R * e, (n - n // 4, 1)), np.tile(-R * e, (n // 4, 1))]
+        yield (
+            "poles",
+            np.tile(R * e, (n, 1)),
+            np.concatenate([np.tile(R * e, (n - n // 4, 1)), np.tile(-R * e, (n // 4, 1))]),
         )
 
 
@@ -97,7 +99,9 @@ def upper(d: int, distance: float) -> float:
     m = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     volume = d * math.log(2 * R) + d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
     k = (d + 1) / 2 * math.log(math.pi) - math.lgamma((d + 1) / 2)
-    log_b = (volume + k - d * math.log(2 * math.pi)) / 2 + (d - 1) / 4 * math.log((d - 1) / (2 * math.e))
+    log_b = (volume + k - d * math.log(2 * math.pi)) / 2 + (d - 1) / 4 * math.log(
+        (d - 1) / (2 * math.e)
+    )
     b = math.exp(log_b) * distance
     e = (b * (d - 1) / (4 * m)) ** (2 / (d + 1))
     return 2 * m * e + b * e ** (-(d - 1) / 2)
@@ -157,10 +161,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     low = rows[0]["D^2 / 2W"]
     claim.check("the factor 2 is attained, by two points", f"{low:.6f}", low > 1 - 1e-6)
     claim.check(
-        "in one dimension sqrt(R) is attained, by the two ends", f"{rows[0]['W / bound']:.3f}", rows[0]["W / bound"] > 0.999
+        "in one dimension sqrt(R) is attained, by the two ends",
+        f"{rows[0]['W / bound']:.3f}",
+        rows[0]["W / bound"] > 0.999,
     )
     far = [row["W / bound"] for row in rows if row["d"] > 1]
-    print("for d > 1 the constant is not sharp: of the bound at most " + ", ".join(f"{v:.2f}" for v in far) + " was seen")
+    print(
+        "for d > 1 the constant is not sharp: of the bound at most "
+        + ", ".join(f"{v:.2f}" for v in far)
+        + " was seen"
+    )
 
     def draw(axes: Any) -> None:
         for axis, d in zip(axes, DIMS[:3], strict=True):
@@ -168,7 +178,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             axis.loglog([c[1] for c in cases], [c[2] for c in cases], ".", ms=4)
             line = np.geomspace(min(c[1] for c in cases), max(c[1] for c in cases))
             axis.loglog(line, line**2 / 2, "k--", label="D^2 / 2")
-            axis.loglog(line, [upper(d, v) for v in line], "k-", label=f"C D^(2/{d + 1})")
+            axis.loglog(
+                line,
+                [upper(d, v) for v in line],
+                "k-",
+                label="sqrt(R) D" if d == 1 else f"C D^(2/{d + 1})",
+            )
             axis.set(xlabel="D", ylabel="W_1", title=f"d = {d}")
             axis.legend()
 

@@ -305,12 +305,8 @@ def sliced(
             xi = (xi / np.linalg.norm(xi, axis=1, keepdims=True)).astype(dtype)
             there = [holder.asarray(a) for a in (x, y, xi)]
             values, gradient = holder.asarray(np.empty(slices)), holder.empty_like(there[0])
-
-            weights_and_target = (None, None, None)
-            call = partial(
-                *(_cuda.sliced, 0, 1.0, *there, *weights_and_target, 1.0, False, values, gradient),
-                queue=holder.stream(),
-            )
+            problem = (0, 1.0, *there, None, None, None, 1.0, False, values, gradient)
+            call = partial(_cuda.sliced, *problem, queue=holder.stream())
             seconds = {"mckean": measure(holder, call)}
             if "torch" in peers:
                 torch = peers["torch"]

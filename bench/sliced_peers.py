@@ -50,14 +50,16 @@ def constant(d: int, r: float = 1.0) -> float:
 # ---- oracles, in float64 ------------------------------------------------------------------------------------------------
 
 
-def exact(x: np.ndarray, y: np.ndarray, xi: np.ndarray) -> tuple[float, np.ndarray]:
-    """Sliced energy distance and its gradient, slice by slice in float64."""
-    n, m, xi = len(x), len(y), xi.astype(np.float64)
-    total, grad = 0.0, np.zeros(x.shape)
+def exact(
+    x: np.ndarray, y: np.ndarray, xi: np.ndarray, rows: int | None = None
+) -> tuple[float, np.ndarray]:
+    """Sliced energy distance and the first `rows` of its gradient, slice by slice in float64."""
+    (n, d), m, xi = x.shape, len(y), xi.astype(np.float64)
+    rows = n if rows is None else min(rows, n)
+    total, grad = 0.0, np.zeros((rows, d))
     for some in range(0, len(xi), 32):
-        z = np.concatenate(
-            [_product(xi[some : some + 32], x), _product(xi[some : some + 32], y)], 1
-        )
+        v = xi[some : some + 32]
+        z = np.concatenate([_product(v, x), _product(v, y)], 1)
         g = np.empty((len(z), n))
         for row, at in zip(z, g, strict=True):
             order = np.argsort(row, kind="stable")
@@ -66,9 +68,10 @@ def exact(x: np.ndarray, y: np.ndarray, xi: np.ndarray) -> tuple[float, np.ndarr
             total += 2 * np.dot(np.diff(row[order]), after[:-1] ** 2)
             own = order < n
             at[order[own]] = (2 / n) * (2 * after[own] + 1 / n)
-        for lo in range(0, n, 2**16):
-            grad[lo : lo + 2**16] += g[:, lo : lo + 2**16].T @ xi[some : some + 32]
-    c = constant(x.shape[1]) / len(xi)
+        for lo in range(0, rows, 2**14):
+            hi = min(lo + 2**14, rows)
+            grad[lo:hi] += g[:, lo:hi].T @ v
+    c = constant(d) / len(xi)
     grad *= c
     return c * total, grad
 
@@ -76,8 +79,8 @@ def exact(x: np.ndarray, y: np.ndarray, xi: np.ndarray) -> tuple[float, np.ndarr
 def _product(xi: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Projections in float64, without a float64 copy of all points."""
     out = np.empty((len(xi), len(x)))
-    for lo in range(0, len(x), 2**16):
-        np.matmul(xi, x[lo : lo + 2**16].astype(np.float64).T, out=out[:, lo : lo + 2**16])
+    for lo in range(0, len(x), 2**14):
+        np.matmul(xi, x[lo : lo + 2**14].astype(np.float64).T, out=out[:, lo : lo + 2**14])
     return out
 
 

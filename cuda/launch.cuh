@@ -64,5 +64,20 @@ void launch(const char* name, void (*kernel)(Parameters...), int64_t items, Queu
                 std::forward<Arguments>(arguments)...);
 }
 
+// Memory of the stream for the duration of one call.
+template <class T>
+class Scratch {
+ public:
+  Scratch(int64_t n, Queue queue) : memory_(allocate(static_cast<size_t>(n) * sizeof(T), queue)), queue_(queue) {}
+  ~Scratch() { release(memory_, queue_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  T* data() const { return static_cast<T*>(memory_); }
+
+ private:
+  void* memory_;
+  Queue queue_;
+};
+
 }  // namespace cuda
 }  // namespace mk

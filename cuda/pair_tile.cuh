@@ -21,21 +21,6 @@ struct alignas(16) Quad {
 template <class T>
 using Micro = T[micro][micro];  // [row][column]
 
-// Memory of the stream for the duration of one call.
-template <class T>
-class Scratch {
- public:
-  Scratch(int64_t n, Queue queue) : memory_(allocate(static_cast<size_t>(n) * sizeof(T), queue)), queue_(queue) {}
-  ~Scratch() { release(memory_, queue_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  T* data() const { return static_cast<T*>(memory_); }
-
- private:
-  void* memory_;
-  Queue queue_;
-};
-
 // A few coordinates of 64 points. The 17th quad keeps writes of neighbouring coordinates out of one bank.
 template <class T, int depth>
 struct Panel {

@@ -54,7 +54,7 @@ TABLES = {
             "n d P ns value numpy numpy packed ratio project sort scan back floor of floor target met grad error value error checked",
         ),
         ("(d) peak memory", "who dtype n P inputs MB beyond MB bytes per point and slice"),
-        ("(e) other r", "dtype r n ns direct ratio grad error value error"),
+        ("(e) other r", "dtype r n ns direct ratio grad error direct error value error"),
         ("(f) sliced p-Wasserstein", "dtype p n ns value grad error value error"),
         (
             "(g) energy distance in one dimension",
@@ -226,6 +226,89 @@ def test_sliced_bench_floor_targets_and_limits(monkeypatch, capsys):
     run.ask = lambda kind, threads, seconds=0.0, **cell: 0.5
     assert run.peer("POT grad", 10_000, 2, 10, "float32", 1) == 0.5
     assert run.peer("POT grad", 10_000, 2, 20, "float32", 1) == "skipped"  # by what was seen
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.syspath_prepend(str(BENCH / "claims"))
+    before = mk.get_num_threads()
+    yield importlib.import_module
+    mk.set_num_threads(before)
+
+
+def test_claim_posterior_is_the_joint_law_given_y(claims):
+    """Mean and covariance of 20,000 draws against 400,000 draws of x weighted by the likelihood, of which thousands count: standard
+    errors are below 0.005, false-alarm rate below 1e-6; a spread wrong by a half is seen."""
+    problem = claims("sliced_posterior").Mixture(3, 2)
+    g = np.random.default_rng(1)
+    y = problem.joint(g, 1)[1][0]
+    x = problem.joint(g, 400_000)[0]
+    w = np.exp(-0.5 * ((y - x @ problem.operator.T) ** 2).sum(1) / problem.noise**2)
+    w /= w.sum()
+    assert 1 / (w @ w) > 5_000
+    mean = w @ x
+    cov = (x - mean).T @ ((x - mean) * w[:, None])
+
+    def off():
+        drawn = problem.posterior(g, y, 20_000)
+        return max(abs(drawn.mean(0) - mean).max(), abs(np.cov(drawn.T) - cov).max())
+
+    assert off() < 0.025
+    problem.spread *= 1.5
+    assert off() > 0.05
+
+
+def test_claim_bounds_by_w1(claims):
+    bounds = claims("sliced_w1_bounds")
+    assert bounds.upper(1, 0.3) == pytest.approx(0.3)
+    for d in (2, 3, 10):
+        assert bounds.upper(d, 0.2) == pytest.approx(bounds.upper(d, 0.1) * 2 ** (2 / (d + 1)))
+        for h in (1e-3, 0.1, 2.0):  # two points at distance h: W = h, D^2 = 2 h
+            assert h < bounds.upper(d, (2 * h) ** 0.5)
+    x, y = np.random.default_rng(1).standard_normal((2, 20, 3))
+    from scipy.optimize import linear_sum_assignment
+
+    cost = np.linalg.norm(x[:, None] - y, axis=2)
+    assert bounds.wasserstein(x, y) == pytest.approx(cost[linear_sum_assignment(cost)].mean())
+
+
+def test_claim_gradients_from_all_pairs_agree(claims):
+    cost = claims("sliced_cost")
+    x, y = np.random.default_rng(1).standard_normal((2, 40, 3))
+    value, grad = cost.pairs_gradient(x, y[:30])
+    assert value == pytest.approx(mk.energy_distance(x, y[:30]), rel=1e-10)
+    np.testing.assert_allclose(cost.exact(x, y[:30])(), grad, atol=1e-12)
+    line = mk.sliced_mmd2_grad(x[:, :1], y[:30, :1], directions=np.ones((1, 1)))[1]
+    np.testing.assert_allclose(
+        cost.one_slice_pairs(x[:, :1], y[:30, :1])(), line.ravel(), atol=1e-14
+    )
+
+
+def test_claim_crossover(claims):
+    cost = claims("sliced_cost")
+    sizes = (100, 200, 400, 800)
+    fast, slow = {n: 1e-5 * n for n in sizes}, {n: 1e-7 * n**2 for n in sizes}
+    assert cost.crossover(sizes, fast, {n: 10 * t for n, t in slow.items()}) == (None, True)
+    at, within = cost.crossover(sizes, fast, {n: t / 3 for n, t in slow.items()})
+    assert within and at == pytest.approx(300, rel=0.01)
+    at, within = cost.crossover(sizes, fast, {n: t / 30 for n, t in slow.items()})
+    assert not within and at == pytest.approx(3000, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["sliced_cost", "sliced_error", "sliced_posterior", "sliced_w1_bounds"]
+)
+def test_claims_print_a_verdict(name, claims, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    assert claims(name).main(["--quick", "--picture", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("claim:") and "\nsource:" in out and "\nsetting:" in out
+    assert (
+        "\nverdict: holds as measured" in out or name == "sliced_cost"
+    )  # a matter of the machine's other load
+    assert picture.exists() or "no picture: matplotlib" in out
 
 
 def test_cuda_bench_says_why_it_does_not_run(monkeypatch):

@@ -12,6 +12,8 @@ namespace cpu { using Device = nanobind::device::cpu; }
 #include "finite.hpp"
 #include "mckean/random.hpp"
 #include "pool.hpp"
+#include "power_scan_isa.hpp"
+#include "sliced.hpp"
 
 namespace {
 
@@ -42,6 +44,21 @@ void bind_all_finite(nb::module_& m) {
       "array"_a.noconvert(), "Infinite where it overflows the type.");
 }
 
+template <class T>
+void bind_slice_order(nb::module_& m) {
+  m.def(
+      "slice_order",
+      [](mk::cpu::In<T> z, mk::cpu::Out<int64_t> order) {
+        int64_t n = mk::cpu::size_of(z);
+        mk::cpu::require(mk::cpu::size_of(order) == n && n < (int64_t{1} << 31), "order: wrong size");
+        const T* data = z.data();
+        int64_t* out = order.data();
+        nb::gil_scoped_release release;
+        mk::cpu::slice_order<T>(data, n, out);
+      },
+      "z"_a.noconvert(), "order"_a.noconvert(), "The stable argsort of finite numbers.");
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -68,8 +85,25 @@ NB_MODULE(_core, m) {
         return std::vector<double>{p.z0, p.z1};
       },
       "words"_a);
+  m.def(
+      "power_scan",  // for tests: D^2 of sorted points and signed weights, and the force on them
+      [](mk::cpu::In<double> z, mk::cpu::In<double> s, double r, bool single, mk::cpu::Out<double> force) {
+        int64_t n = mk::cpu::size_of(z);
+        mk::cpu::require(n >= 1 && mk::cpu::size_of(s) == n && mk::cpu::size_of(force) == n,
+                         "power_scan: sizes differ");
+        mk::cpu::require(r > 0 && r < 2 && r != 1, "r: expected a number in (0, 2) other than 1");
+        std::vector<double> work(static_cast<size_t>(mk::power_scan_workspace(n)));
+        mk::PowerScanRule rule = single ? mk::power_scan_rule<float>(r) : mk::power_scan_rule<double>(r);
+        mk::PowerScanArgs args{&rule, n, z.data(), s.data(), nullptr, work.data()};
+        double alone = mk::power_scan_table().scan(args);
+        args.force = force.data();
+        return std::make_tuple(alone, mk::power_scan_table().scan(args));
+      },
+      "z"_a.noconvert(), "s"_a.noconvert(), "r"_a, "single"_a, "force"_a.noconvert());
   bind_all_finite<float>(m);
   bind_all_finite<double>(m);
+  bind_slice_order<float>(m);
+  bind_slice_order<double>(m);
   mk::cpu::bind_executor(m);
   mk::cpu::bind_directions(m);
   mk::cpu::bind_selection(m);

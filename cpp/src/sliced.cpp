@@ -16,6 +16,8 @@
 
 #include "mckean/executor.hpp"
 #include "pool.hpp"
+#include "power_scan_isa.hpp"
+#include "sliced.hpp"
 #include "sliced_isa.hpp"
 
 namespace mk {
@@ -215,11 +217,13 @@ class Slicer {
     stride_ = (points_ + loops_.lanes) / 16 * 16 + 16;
     if (stride_ / 16 % 2 == 0) stride_ += 16;
     const double slices = static_cast<double>(a_.slices), points = static_cast<double>(points_);
+    if (a_.kind == SlicedKind::mmd && a_.exponent != 1.0) power_rule_ = power_scan_rule<T>(a_.exponent);
     over_problems_ = a_.batch >= 2 * num_threads() && points * slices < 4e6;
     slab_ = slab_size();
   }
 
   void run() {
+    measure_units();
     for (first_ = 0; first_ < a_.slices; first_ += count_) {
       count_ = std::min(slab_, a_.slices - first_);
       pack_directions();
@@ -232,7 +236,7 @@ class Slicer {
         for (int64_t b = 0; b < a_.batch; ++b) problem(b);
       }
     }
-    if (a_.gradient && a_.root) take_roots();
+    if (a_.gradient && (a_.root || !units_.empty())) finish_transport();
     if (a_.stages)
       for (int s = 0; s < sliced_stages; ++s) a_.stages[s] += 1e-9 * static_cast<double>(nanoseconds_[s].load());
   }
@@ -366,14 +370,17 @@ class Slicer {
     poll_inside_chunk();
     Stopwatch watch(stage(stage_scan));
     if (transport) {
-      value = loops_.transport(records, y_records, weights, a_.exponent, z, a_.gradient != nullptr);
+      value = loops_.transport(records, y_records, weights, a_.exponent, shrink(b), z, a_.gradient != nullptr);
     } else if (a_.exponent == 1.0) {
       value = loops_.scan(records, weights, z, a_.gradient != nullptr);
     } else {
-      double* values = w.sorted.get(3 * points_);
+      double* values = w.sorted.get(3 * points_ + power_scan_workspace(points_));
       double *signs = values + points_, *force = a_.gradient ? signs + points_ : nullptr;
       loops_.to_doubles(records, weights, z, values, signs);
-      value = all_pairs(values, signs, points_, a_.exponent, force);
+      if (points_ <= few_points)
+        value = all_pairs(values, signs, points_, a_.exponent, force);
+      else
+        value = power_scan_table().scan({&power_rule_, points_, values, signs, force, values + 3 * points_});
       if (force) loops_.scatter(records, points_, force, z);
     }
   }
@@ -417,13 +424,35 @@ class Slicer {
     });
   }
 
-  // The derivative of mean^(1/p).
-  void take_roots() {
+  // p |t|^(p - 1) may leave the range of float32 where its mean's root does not: slices hold it in units of the cloud's
+  // size (a power of two, so that no digit is lost).
+  void measure_units() {
+    if (!a_.gradient || a_.kind != SlicedKind::wasserstein || sizeof(T) == 8 || a_.exponent == 1.0) return;
+    units_.resize(static_cast<size_t>(a_.batch));
+    parallel_for(a_.batch, grain_of(0.3e-9 * static_cast<double>(a_.n * a_.dim)), [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) {
+        const T* centre = centres_.data() + (a_.y_per_batch ? b : 0) * a_.dim;
+        T most = 0;
+        for (int64_t i = b * a_.n; i < (b + 1) * a_.n; ++i)
+          for (int64_t k = 0; k < a_.dim; ++k) most = std::max(most, std::fabs(a_.x[i * a_.dim + k] - centre[k]));
+        units_[static_cast<size_t>(b)] = most > 0 ? std::exp2(std::ceil(std::log2(static_cast<double>(most)))) : 1.0;
+      }
+    });
+  }
+  double shrink(int64_t b) const {
+    return units_.empty() ? 1.0 : std::pow(units_[static_cast<size_t>(b)], 1.0 - a_.exponent);
+  }
+
+  // Back to the units of the data, and the derivative of mean^(1/p) if asked for.
+  void finish_transport() {
     const int64_t size = a_.n * a_.dim;
     parallel_for(a_.batch, grain_of(1e-9 * static_cast<double>(size)), [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) {
-        const double mean = pairwise_sum(a_.values + b * a_.slices, a_.slices) / static_cast<double>(a_.slices);
-        const double factor = mean > 0.0 ? std::pow(mean, 1.0 / a_.exponent - 1.0) / a_.exponent : 0.0;
+        double factor = units_.empty() ? 1.0 : std::pow(units_[static_cast<size_t>(b)], a_.exponent - 1.0);
+        if (a_.root) {
+          const double mean = pairwise_sum(a_.values + b * a_.slices, a_.slices) / static_cast<double>(a_.slices);
+          factor = mean > 0.0 ? factor * std::pow(mean, 1.0 / a_.exponent - 1.0) / a_.exponent : 0.0;
+        }
         for (int64_t i = 0; i < size; ++i)
           a_.gradient[b * size + i] = static_cast<T>(factor * static_cast<double>(a_.gradient[b * size + i]));
       }
@@ -434,6 +463,8 @@ class Slicer {
   const SlicedLoops<T>& loops_;
   const T* directions_;
   std::vector<T> centres_;
+  PowerScanRule power_rule_{};  // r != 1
+  std::vector<double> units_;   // of each problem; empty: 1
   int64_t points_, projected_, stride_, slab_;
   bool over_problems_;
   int64_t first_ = 0, count_ = 0;  // of the slab
@@ -473,6 +504,17 @@ SlicedTarget* make_sliced_target(const SlicedArgs<T>& args, Queue) {
 }
 
 void free_sliced_target(SlicedTarget* target) { delete target; }
+
+template <class T>
+void slice_order(const T* z, int64_t n, int64_t* order) {
+  if (n == 0) return;
+  Workspace<T> w;
+  uint64_t* memory = w.records.get(2 * n);
+  const uint64_t* records = loops<T>().sort(z, n, 0, memory, memory + n, w.counts.get(sort_counts));
+  for (int64_t k = 0; k < n; ++k) order[k] = static_cast<uint32_t>(records[k]);
+}
+template void slice_order<float>(const float*, int64_t, int64_t*);
+template void slice_order<double>(const double*, int64_t, int64_t*);
 
 template void sliced<float>(const SlicedArgs<float>&, Queue);
 template void sliced<double>(const SlicedArgs<double>&, Queue);

@@ -100,7 +100,10 @@ void product(const T* from, int64_t from_stride, int64_t count, const T* factors
 #define MK_CASE(R) \
   case R: return product_rows<T, R>(from, from_stride, count, factors, first, to, to_stride);
     MK_CASE(1)
-    MK_CASE(2) MK_CASE(3) MK_CASE(4) MK_CASE(5) MK_CASE(6)
+    MK_CASE(2)
+    MK_CASE(3)
+    MK_CASE(4)
+    MK_CASE(5) MK_CASE(6)
 #if defined(__AVX512F__)
         MK_CASE(7) MK_CASE(8) MK_CASE(9) MK_CASE(10) MK_CASE(11) MK_CASE(12)
 #endif
@@ -238,79 +241,123 @@ MK_HD void range_of(const T* z, int64_t n, T& low, T& high) {
   }
 }
 
-MK_HD int digit_bits(int64_t n) { return n <= 1024 ? 7 : n <= 4096 ? 8 : n <= 16384 ? 9 : n <= 65536 ? 10 : 11; }
-
-// Ascending order by the place in the range, digit by digit, then by insertion. Heavy tails crowd most points into few
-// places; that shows in the number of insertions, and sorting by all bits is then faster.
+// Where in the range a value lies, as a whole number of `bits` bits that grows with the value.
 template <class T>
-const uint64_t* sort(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts);
-
+struct Places;
 template <>
-const uint64_t* sort<float>(const float* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts) {
-  constexpr int64_t few = 48;
-  float low, high;
-  range_of(z, n, low, high);
-  const int bits = digit_bits(n);
-  const uint32_t mask = (1u << bits) - 1;
-  const float scale = static_cast<float>((1u << 2 * bits) - 1) / (high - low);
-  if (n <= few || !(scale > 0.0f && scale < 3e38f)) {  // few, all equal, or a range beyond the type
-    for (int64_t i = 0; i < n; ++i)
-      a[i] = static_cast<uint64_t>(Ops<float>::bits(z[i])) << 32 | (offset + static_cast<uint32_t>(i));
-    if (insertion<float>(nullptr, a, n, n <= few ? few * few : 8 * n)) return a;
-    return sort_keys(z, n, offset, a, b, counts);
+struct Places<float> {
+  static constexpr int bits = 22;  // what the digits of a float hold, with two to spare
+  float low, scale;
+  Places(float low, float high) : low(low), scale(static_cast<float>((1u << bits) - 1) / (high - low)) {}
+  MK_HD bool useful() const { return scale > 0.0f && scale < 3e38f; }
+  MK_HD uint32_t of(float z) const { return static_cast<uint32_t>(static_cast<int32_t>((z - low) * scale)); }
+  MK_HD uint32_t of_record(uint64_t record) const { return of(float_of(static_cast<uint32_t>(record >> 32))); }
+  MK_HD uint64_t record(float z, uint32_t, uint32_t index) const {
+    return static_cast<uint64_t>(Ops<float>::bits(z)) << 32 | index;
   }
+};
+template <>
+struct Places<double> {
+  static constexpr int bits = 32;
+  double low, scale;
+  Places(double low, double high) : low(low), scale(4294967295.0 / (high - low)) {}
+  MK_HD bool useful() const { return scale > 0.0 && scale < 1e308; }
+  MK_HD uint32_t of(double z) const { return static_cast<uint32_t>(static_cast<int64_t>((z - low) * scale)); }
+  MK_HD uint32_t of_record(uint64_t record) const { return static_cast<uint32_t>(record >> 32); }
+  MK_HD uint64_t record(double, uint32_t place, uint32_t index) const {
+    return static_cast<uint64_t>(place) << 32 | index;
+  }
+};
+
+constexpr int64_t moves_per_point = 8;  // more insertions than that, and sorting by all bits is faster
+MK_HD int bits_of(int64_t n) { return bit_width(static_cast<uint64_t>(n)); }
+
+// Two passes by two digits of the place, the lower one first, then insertion. The result is in b; false: too crowded.
+template <class T>
+MK_HD bool sort_by_digits(const T* z, int64_t n, uint32_t offset, const Places<T>& places, uint64_t* a, uint64_t* b,
+                          uint32_t* counts) {
+  const int bits = n <= 1024 ? 7 : n <= 4096 ? 8 : n <= 16384 ? 9 : n <= 65536 ? 10 : 11;
+  const uint32_t mask = (1u << bits) - 1;
+  const int high_shift = Places<T>::bits - bits, low_shift = high_shift - bits;
   uint32_t *low_counts = counts, *high_counts = counts + mask + 1;
   for (uint32_t i = 0; i < 2 * (mask + 1); ++i) counts[i] = 0;
   for (int64_t i = 0; i < n; ++i) {
-    uint32_t place = static_cast<uint32_t>(static_cast<int32_t>((z[i] - low) * scale));
-    ++low_counts[place & mask];
-    ++high_counts[place >> bits & mask];
-  }
-  to_offsets(low_counts, mask + 1);
-  to_offsets(high_counts, mask + 1);
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t place = static_cast<uint32_t>(static_cast<int32_t>((z[i] - low) * scale));
-    a[low_counts[place & mask]++] =
-        static_cast<uint64_t>(Ops<float>::bits(z[i])) << 32 | (offset + static_cast<uint32_t>(i));
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    uint64_t record = a[i];
-    uint32_t place = static_cast<uint32_t>(static_cast<int32_t>((value_of(z, record) - low) * scale));
-    b[high_counts[place >> bits & mask]++] = record;
-  }
-  return insertion<float>(nullptr, b, n, 8 * n) ? b : sort_keys(z, n, offset, a, b, counts);
-}
-
-template <>
-const uint64_t* sort<double>(const double* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts) {
-  constexpr int64_t few = 48;
-  double low, high;
-  range_of(z, n, low, high);
-  const int bits = digit_bits(n);
-  const double scale = 4294967295.0 / (high - low);
-  if (n <= few || !(scale > 0.0 && scale < 1e308)) {
-    for (int64_t i = 0; i < n; ++i) a[i] = offset + static_cast<uint32_t>(i);
-    if (insertion<double>(z - offset, a, n, n <= few ? few * few : 8 * n)) return a;
-    return sort_keys(z, n, offset, a, b, counts);
-  }
-  const uint32_t mask = (1u << bits) - 1;
-  const int low_shift = 32 - 2 * bits, high_shift = 32 - bits;
-  uint32_t *low_counts = counts, *high_counts = counts + mask + 1;
-  for (uint32_t i = 0; i < 2 * (mask + 1); ++i) counts[i] = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t place = static_cast<uint32_t>(static_cast<int64_t>((z[i] - low) * scale));
+    const uint32_t place = places.of(z[i]);
     ++low_counts[place >> low_shift & mask];
     ++high_counts[place >> high_shift];
   }
   to_offsets(low_counts, mask + 1);
   to_offsets(high_counts, mask + 1);
   for (int64_t i = 0; i < n; ++i) {
-    uint32_t place = static_cast<uint32_t>(static_cast<int64_t>((z[i] - low) * scale));
-    a[low_counts[place >> low_shift & mask]++] =
-        static_cast<uint64_t>(place) << 32 | (offset + static_cast<uint32_t>(i));
+    const uint32_t place = places.of(z[i]);
+    a[low_counts[place >> low_shift & mask]++] = places.record(z[i], place, offset + static_cast<uint32_t>(i));
   }
-  for (int64_t i = 0; i < n; ++i) b[high_counts[a[i] >> (32 + high_shift)]++] = a[i];
-  return insertion<double>(z - offset, b, n, 8 * n) ? b : sort_keys(z, n, offset, a, b, counts);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint64_t record = a[i];
+    b[high_counts[places.of_record(record) >> high_shift]++] = record;
+  }
+  return insertion<T>(z - offset, b, n, moves_per_point * n);
+}
+
+// For slices beyond the second-level cache: one pass into buckets that fit into the first one, each then sorted by the next
+// digit and insertion. The result is in a; of b one bucket is used. False: too crowded.
+template <class T>
+MK_HD bool sort_by_buckets(const T* z, int64_t n, uint32_t offset, const Places<T>& places, uint64_t* a, uint64_t* b,
+                           uint32_t* counts) {
+  constexpr int64_t most = 1 << 15;  // in one bucket
+  const int wanted = bits_of(n) - 10, bits = wanted < 11 ? wanted : 11, shift = Places<T>::bits - bits;
+  const uint32_t buckets = 1u << bits;
+  for (uint32_t i = 0; i < buckets; ++i) counts[i] = 0;
+  for (int64_t i = 0; i < n; ++i) ++counts[places.of(z[i]) >> shift];
+  for (uint32_t i = 0; i < buckets; ++i)
+    if (counts[i] > most) return false;
+  to_offsets(counts, buckets);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t place = places.of(z[i]);
+    a[counts[place >> shift]++] = places.record(z[i], place, offset + static_cast<uint32_t>(i));
+  }
+  const T* by_index = z - offset;
+  uint32_t* digits = counts + buckets;
+  int64_t first = 0, allowed = moves_per_point * n;
+  for (uint32_t bucket = 0; bucket < buckets; ++bucket) {
+    const int64_t last = counts[bucket], size = last - first;
+    if (size > 1) {
+      const int next = bits_of(size) < 11 ? bits_of(size) : 11, digit_shift = shift - next;
+      const uint32_t mask = (1u << next) - 1;
+      for (uint32_t i = 0; i <= mask; ++i) digits[i] = 0;
+      for (int64_t i = first; i < last; ++i) ++digits[places.of_record(a[i]) >> digit_shift & mask];
+      to_offsets(digits, mask + 1);
+      for (int64_t i = first; i < last; ++i) b[digits[places.of_record(a[i]) >> digit_shift & mask]++] = a[i];
+      for (int64_t i = 0; i < size; ++i) {
+        const uint64_t record = b[i];
+        int64_t at = first + i;
+        for (; at > first && less(by_index, record, a[at - 1]); --at) a[at] = a[at - 1];
+        a[at] = record;
+        allowed -= first + i - at;
+      }
+      if (allowed < 0) return false;
+    }
+    first = last;
+  }
+  return true;
+}
+
+// Ascending order by the place in the range. Heavy tails crowd most points into few places: then by all bits.
+template <class T>
+const uint64_t* sort(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts) {
+  constexpr int64_t few = 48, many = 1 << 17;
+  T low, high;
+  range_of(z, n, low, high);
+  const Places<T> places(low, high);
+  if (n <= few || !places.useful()) {  // few, all equal, or a range beyond the type
+    for (int64_t i = 0; i < n; ++i) a[i] = places.record(z[i], 0, offset + static_cast<uint32_t>(i));
+    if (insertion<T>(z - offset, a, n, n <= few ? few * few : moves_per_point * n)) return a;
+  } else if (n >= many && sort_by_buckets(z, n, offset, places, a, b, counts)) {
+    return a;
+  } else if (sort_by_digits(z, n, offset, places, a, b, counts)) {
+    return b;
+  }
+  return sort_keys(z, n, offset, a, b, counts);
 }
 
 // The record of point `index`, whose value is in its place.
@@ -387,11 +434,15 @@ struct Weighted {
 template <class T, class Difference, bool gradient>
 MK_HD double scan_points(const uint64_t* records, const SliceWeights& w, T* z) {
   const int64_t total = w.n + w.m;
+  constexpr int64_t ahead = 32;
+  const bool far = total > 1 << 15 && (gradient || sizeof(T) == 8);  // a slice beyond the second-level cache
   Difference s(w);
   double sums[4] = {}, here[5];
   here[0] = static_cast<double>(value_of(z, records[0]));
   for (int64_t k = 0; k < total;) {
     if (k + 4 < total) {
+      if (far && k + ahead + 4 < total)
+        for (int l = 0; l < 4; ++l) __builtin_prefetch(z + static_cast<uint32_t>(records[k + ahead + l]), gradient);
       for (int l = 1; l <= 4; ++l) here[l] = static_cast<double>(value_of(z, records[k + l]));
       const bool tied = (here[0] == here[1]) | (here[1] == here[2]) | (here[2] == here[3]) | (here[3] == here[4]);
       if (!tied) {  // also without gradient, for the same bits
@@ -452,7 +503,8 @@ struct Power {
 };
 
 template <class T>
-double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, T* z, bool gradient) {
+double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, double shrink, T* z,
+                 bool gradient) {
   const int64_t n = w.n, m = w.m;
   const int small = p == 1.0 ? 1 : p == 2.0 ? 2 : p == 3.0 ? 3 : p == 4.0 ? 4 : 0;
   const Power power{p, small};
@@ -463,7 +515,7 @@ double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, do
     for (int64_t k = 0; k < n; ++k) {
       double t = static_cast<double>(value_of(z, x[k])) - static_cast<double>(value_of(z, y[k]));
       sums[k & 3] += power(t, slope);
-      if (gradient) z[static_cast<uint32_t>(x[k])] = static_cast<T>(slope * each);
+      if (gradient) z[static_cast<uint32_t>(x[k])] = static_cast<T>(slope * (each * shrink));
     }
     return ((sums[0] + sums[1]) + (sums[2] + sums[3])) * each;
   }
@@ -484,7 +536,7 @@ double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, do
     value += move * power(from - static_cast<double>(value_of(z, y[j])), slope);
     pull += move * slope;
     if (x_first) {
-      if (gradient) z[static_cast<uint32_t>(x[i])] = static_cast<T>(pull * unit);
+      if (gradient) z[static_cast<uint32_t>(x[i])] = static_cast<T>(pull * (unit * shrink));
       right = right > move ? right - move : 0.0;
       if (i == n - 1) break;
       ++i;

@@ -45,8 +45,9 @@ struct SlicedLoops {
   void (*merge)(const T* z, const uint64_t* x, int64_t n, int64_t m, uint64_t* out);
   // D^2 for r = 1 from the records of a whole slice; g (over z, which it may destroy): derivatives, null: not wanted.
   double (*scan)(const uint64_t* records, const SliceWeights& w, T* z, bool gradient);
-  // W_p^p from the records of x and of y; g likewise.
-  double (*transport)(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, T* z, bool gradient);
+  // W_p^p from the records of x and of y; g likewise, times shrink.
+  double (*transport)(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, double shrink, T* z,
+                      bool gradient);
   // values (sorted, float64) and signed weights of a whole slice, and derivatives put back in their places
   void (*to_doubles)(const uint64_t* records, const SliceWeights& w, const T* z, double* values, double* weights);
   void (*scatter)(const uint64_t* records, int64_t count, const double* force, T* g);

@@ -409,9 +409,12 @@ def framework_of(x: Any) -> Framework:
 
 
 def _fits(found: tuple[int, ...], shape: Shape) -> bool:
-    return len(found) == len(shape) and all(
-        not isinstance(want, int) or want == got for want, got in zip(shape, found, strict=True)
-    )
+    if len(found) != len(shape):
+        return False
+    for want, got in zip(shape, found, strict=True):
+        if want != got and isinstance(want, int):
+            return False
+    return True
 
 
 def _expected(name: str, what: str, match: Match, got: Any) -> str:

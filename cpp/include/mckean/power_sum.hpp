@@ -9,8 +9,8 @@
 //
 //   t^r = sum_k coefficient_k f(exponent_k t) + linear t + quadratic t^2 + tied,  t > 0,  f = psi (r < 1), phi (r > 1)
 //
-// For weights s with sum 0 at sorted points z: the value D = -sum_ij s_i s_j |z_i - z_j|^r, and g_i = dD / dz_i. With A_i
-// the weight up to and including the points at z_i and w_i the weight of these, for one exponent L,
+// For weights s with sum 0 at sorted points z: the value D = -sum_ij s_i s_j |z_i - z_j|^r and g_i = dD / dz_i. A_i is
+// the weight up to and including the points at z_i, w_i the weight of these. For one exponent L,
 //   r < 1: P_i = sum of s_j e^(-L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_decay, both ways);
 //          D = sum over gaps of (P_i + w_i)^2 (1 - e^(-2 L gap)) + (P_last + w_last)^2,  g_i = -2 s_i L (P_i - Q_i)
 //   r > 1: P_i = sum of s_j psi(L (z_i - z_j)) over z_j < z_i, Q_i over z_j > z_i (carry_rise, both ways);
@@ -21,6 +21,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include "mckean/math.hpp"
 
@@ -40,16 +41,19 @@ struct PowerRule {
 // static, because files compiled for several instruction sets include this one.
 template <class T>
 constexpr double power_step = sizeof(T) == 4 ? 1.0 : 0.5;
-static inline double power_t_min(int64_t points) {  // n + m of them
-  const double t = 0.25 / static_cast<double>(points);
-  return t < 1e-4 ? t : 1e-4;
+// Of n + m points, the closest of which are about (n + m)^-2 apart, or what rounding leaves: pairs closer than
+// this make the error of the gradient.
+template <class T>
+static inline double power_t_min(int64_t points) {
+  const double near = 0.25 / static_cast<double>(points), t = near * near, least = sizeof(T) == 4 ? 1e-8 : 1e-16;
+  return t < least ? least : t < 1e-4 ? t : 1e-4;
 }
 
 // 0 < r < 2, r != 1.
 static inline PowerRule power_rule(double r, double h, double t_min) {
   PowerRule rule{};
   const double first = std::log(1e-6), last = std::log(30.0 / t_min);
-  const double terms = std::ceil((last - first) / h) + 1;  // 125 for h = 0.5 and 2^62 points
+  const double terms = std::ceil((last - first) / h) + 1;  // 110 for h = 0.5, t_min = 1e-16
   rule.terms = terms < max_power_terms ? static_cast<int>(terms) : max_power_terms;
   rule.below = r < 1.0;
   const double scale = (rule.below ? r / std::tgamma(1.0 - r) : 1.0 / std::tgamma(-r)) * h;

@@ -35,7 +35,12 @@ DIM = 64
 
 def network():
     """A displacement of an image."""
-    layers = [torch.nn.Linear(DIM, 256), torch.nn.SiLU(), torch.nn.Linear(256, 256), torch.nn.SiLU()]
+    layers = [
+        torch.nn.Linear(DIM, 256),
+        torch.nn.SiLU(),
+        torch.nn.Linear(256, 256),
+        torch.nn.SiLU(),
+    ]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(256, DIM))
     torch.nn.init.zeros_(net[-1].weight)
     torch.nn.init.zeros_(net[-1].bias)
@@ -84,7 +89,9 @@ def train(data, log=print):
         x = draw([net], x)
         if k % 4 == 3 or k == 0:
             distance = mk.energy_distance(x, data)
-            log(f"network {k + 1:>2}: {steps:>3} steps of the flow, loss {loss:.3f}, particles to data {distance:.4f}")
+            log(
+                f"network {k + 1:>2}: {steps:>3} steps of the flow, loss {loss:.3f}, particles to data {distance:.4f}"
+            )
         steps = min(2 * steps, 128)
     return networks
 
@@ -113,7 +120,9 @@ def main():
     _, index = nearest(drawn[: len(held_out)], data)
     _, expected = nearest(held_out, data)
     distinct = [len(torch.unique(i)) / len(i) for i in (index, expected)]
-    print(f"distinct nearest training images: {distinct[0]:.2f} (held-out images: {distinct[1]:.2f})")
+    print(
+        f"distinct nearest training images: {distinct[0]:.2f} (held-out images: {distinct[1]:.2f})"
+    )
 
     _, index = nearest(drawn[:20], data)
     figure, axes = plt.subplots(4, 10, figsize=(10, 4.4), layout="constrained")

@@ -63,7 +63,9 @@ def errors(draws, y, seed):
 
 def main():
     kept = None
-    print(f"{'pairs':>6}  {'draws from':<22}{'error of the mean':>18}{'energy distance':>17}{'s':>7}")
+    print(
+        f"{'pairs':>6}  {'draws from':<22}{'error of the mean':>18}{'energy distance':>17}{'s':>7}"
+    )
     for n in (500, 2000, 8000):
         x, y = pairs(n, seed=n)
         start = time.perf_counter()
@@ -100,10 +102,15 @@ def main():
 
 
 def picture(x, y, flow):
-    figure, axes = plt.subplots(2, 4, figsize=(13, 6.6), layout="constrained", sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2, 4, figsize=(13, 6.6), layout="constrained", sharex=True, sharey=True
+    )
     for column, (o, draws) in enumerate(zip(OBSERVED, flow, strict=True)):
         exact = mixture(*posterior(o), DRAWS, 5)
-        for axis, points, colour in ((axes[0, column], exact, "tab:green"), (axes[1, column], draws, "tab:red")):
+        for axis, points, colour in (
+            (axes[0, column], exact, "tab:green"),
+            (axes[1, column], draws, "tab:red"),
+        ):
             axis.plot(*x[:2000].T, ".", color="lightgray", ms=2)
             axis.plot(*points.T, ".", color=colour, ms=3)
             # the unknowns whose measurement without noise is the observed one

@@ -55,7 +55,9 @@ FLOWS = {
 
 def start(name, dtype="float64"):
     """Data and particles for a flow of `FLOWS`."""
-    return normal(1, 20, 3, dtype=dtype) + 1, normal(2, 23 if name == "conditional" else 30, 3, dtype=dtype)
+    return normal(1, 20, 3, dtype=dtype) + 1, normal(
+        2, 23 if name == "conditional" else 30, 3, dtype=dtype
+    )
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -88,7 +90,9 @@ def test_the_step_is_the_formula():
     # the value of a state belongs to its own positions
     xi = mk.sliced.directions(3, 9, seed=step_seed(4, 5))
     assert result.stats["mmd2"][-1] == result.state.mmd2
-    assert result.state.mmd2 == pytest.approx(mk.sliced_mmd2(x, y, directions=xi, y_weights=b), rel=1e-10)
+    assert result.state.mmd2 == pytest.approx(
+        mk.sliced_mmd2(x, y, directions=xi, y_weights=b), rel=1e-10
+    )
 
 
 def test_velocity_is_that_of_all_pairs_along_the_line():

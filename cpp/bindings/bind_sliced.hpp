@@ -49,11 +49,15 @@ void bind_sliced_type(nb::module_& m, const char* target_name) {
         a.y = y.data();
         a.directions = directions.data();
         a.y_weights = y_weights ? y_weights->data() : nullptr;
-        nb::gil_scoped_release release;
-        return new Target(a, as_queue(queue));
+        std::unique_ptr<Target> made;
+        {
+          nb::gil_scoped_release release;
+          made.reset(new Target(a, as_queue(queue)));
+        }
+        return nb::cast(made.release(), nb::rv_policy::take_ownership);
       },
       "kind"_a, "exponent"_a, "y"_a.noconvert(), "directions"_a.noconvert(), "y_weights"_a.noconvert().none(),
-      "queue"_a = 0, nb::rv_policy::take_ownership);
+      "queue"_a = 0);
   m.def(
       "sliced",
       [](int kind, double exponent, In<T> x, OptionalIn y, OptionalIn directions, OptionalWeights x_weights,

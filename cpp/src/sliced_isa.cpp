@@ -103,9 +103,10 @@ void product(const T* from, int64_t from_stride, int64_t count, const T* factors
     MK_CASE(2)
     MK_CASE(3)
     MK_CASE(4)
-    MK_CASE(5) MK_CASE(6)
+    MK_CASE(5)
+    MK_CASE(6)
 #if defined(__AVX512F__)
-        MK_CASE(7) MK_CASE(8) MK_CASE(9) MK_CASE(10) MK_CASE(11) MK_CASE(12)
+    MK_CASE(7) MK_CASE(8) MK_CASE(9) MK_CASE(10) MK_CASE(11) MK_CASE(12)
 #endif
 #undef MK_CASE
   }

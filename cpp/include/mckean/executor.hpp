@@ -147,12 +147,12 @@ struct SlicedArgs {
   bool y_per_batch;     // of y and of y_weights
   const T* directions;  // (slices, dim)
   const double *x_weights, *y_weights;  // (batch, n), (batch or 1, m), sums 1; null: equal ones
-  const SlicedTarget* target;           // instead of y, y_weights and directions (then null); of the same type and device
-  double scale;                         // of the gradient
-  bool root;           // wasserstein: the gradient of the p-th root of the mean of the values, 0 where that is 0
-  double* values;      // (batch, slices): D^2 or W_p^p along every direction, without a factor
-  T* gradient;         // (batch, n, dim): scale * sum_slices derivative in the projected point * direction; null: not wanted
-  double* stages;      // host, (sliced_stages,): seconds of every stage are added, all threads together; null: not wanted
+  const SlicedTarget* target;  // instead of y, y_weights and directions (then null); of the same type and device
+  double scale;                // of the gradient
+  bool root;       // wasserstein: the gradient of the p-th root of the mean of the values, 0 where that is 0
+  double* values;  // (batch, slices): D^2 or W_p^p along every direction, without a factor
+  T* gradient;  // (batch, n, dim): scale * sum_slices derivative in the projected point * direction; null: not wanted
+  double* stages;  // host, (sliced_stages,): seconds of every stage are added, all threads together; null: not wanted
 };
 
 namespace MK_EXECUTOR {

@@ -86,9 +86,14 @@ def _picture(folder: Path, seen: list[tuple[int, Any]], exact: list[float], digi
 
     final = seen[-1][1][:_SHOWN]
     nearest = digits[((final[:, None] - digits) ** 2).sum(axis=2).argmin(axis=1)]
-    rows = [(f"step {step}\n{value:.1e}", x[:_SHOWN]) for (step, x), value in zip(seen, exact, strict=True)]
+    rows = [
+        (f"step {step}\n{value:.1e}", x[:_SHOWN])
+        for (step, x), value in zip(seen, exact, strict=True)
+    ]
     rows.append(("nearest\nreal image", nearest))
-    figure, axes = plt.subplots(len(rows), 1, figsize=(12, 0.68 * len(rows) + 0.5), layout="constrained")
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(12, 0.68 * len(rows) + 0.5), layout="constrained"
+    )
     for axis, (label, images) in zip(axes, rows, strict=True):
         strip = np.full((8, 9 * len(images) - 1), np.nan)
         for i, image in enumerate(images):
@@ -98,7 +103,9 @@ def _picture(folder: Path, seen: list[tuple[int, Any]], exact: list[float], digi
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle("Noise flows onto handwritten digits: time downwards, one particle a column; energy distance to the data")
+    figure.suptitle(
+        "Noise flows onto handwritten digits: time downwards, one particle a column; energy distance to the data"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "flow.png"
     figure.savefig(path, dpi=120)

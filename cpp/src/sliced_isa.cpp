@@ -346,7 +346,7 @@ MK_HD bool sort_by_buckets(const T* z, int64_t n, uint32_t offset, const Places<
 // Ascending order by the place in the range. Heavy tails crowd most points into few places: then by all bits.
 template <class T>
 const uint64_t* sort(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts) {
-  constexpr int64_t few = 48, many = 1 << 17;
+  constexpr int64_t few = 48, many = 1 << 19;
   T low, high;
   range_of(z, n, low, high);
   const Places<T> places(low, high);

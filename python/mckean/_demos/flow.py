@@ -13,7 +13,7 @@ import mckean as mk
 
 __all__ = ["main"]
 
-_STEP, _MOMENTUM, _SLICES = 0.5, 0.8, 128
+_STEP, _MOMENTUM, _DECAY, _SLICES = 0.5, 0.8, 0.9995, 128
 _SHOWN = 20  # particles in the picture
 
 
@@ -33,7 +33,7 @@ def _rows(n_steps: int) -> list[int]:
     return [0, *powers, n_steps]
 
 
-def main(folder: Path, *, particles: int = 1797, n_steps: int = 512) -> int:
+def main(folder: Path, *, particles: int = 1797, n_steps: int = 2048) -> int:
     """Move the cloud, print a table, write ``flow.png`` into `folder`; return the exit status."""
     try:
         import matplotlib
@@ -47,7 +47,7 @@ def main(folder: Path, *, particles: int = 1797, n_steps: int = 512) -> int:
     matplotlib.use("Agg")
     digits = _data()
     x0 = mk.random.uniform(1, (particles, digits.shape[1]), dtype="float32")
-    flow = mk.flows.SlicedMMDFlow(digits, _STEP, n_slices=_SLICES, momentum=_MOMENTUM)
+    flow = mk.flows.SlicedMMDFlow(digits, _STEP, n_slices=_SLICES, momentum=_MOMENTUM, decay=_DECAY)
     print(
         f"{particles} particles of uniform noise onto {len(digits)} images of {digits.shape[1]} pixels; "
         f"{n_steps} steps of the sliced MMD flow with {_SLICES} directions"
@@ -86,9 +86,14 @@ def _picture(folder: Path, seen: list[tuple[int, Any]], exact: list[float], digi
 
     final = seen[-1][1][:_SHOWN]
     nearest = digits[((final[:, None] - digits) ** 2).sum(axis=2).argmin(axis=1)]
-    rows = [(f"step {step}\n{value:.1e}", x[:_SHOWN]) for (step, x), value in zip(seen, exact, strict=True)]
+    rows = [
+        (f"step {step}\n{value:.1e}", x[:_SHOWN])
+        for (step, x), value in zip(seen, exact, strict=True)
+    ]
     rows.append(("nearest\nreal image", nearest))
-    figure, axes = plt.subplots(len(rows), 1, figsize=(12, 0.68 * len(rows) + 0.5), layout="constrained")
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(12, 0.68 * len(rows) + 0.5), layout="constrained"
+    )
     for axis, (label, images) in zip(axes, rows, strict=True):
         strip = np.full((8, 9 * len(images) - 1), np.nan)
         for i, image in enumerate(images):
@@ -98,7 +103,9 @@ def _picture(folder: Path, seen: list[tuple[int, Any]], exact: list[float], digi
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle("Noise flows onto handwritten digits: time downwards, one particle a column; energy distance to the data")
+    figure.suptitle(
+        "Noise flows onto handwritten digits: time downwards, one particle a column; energy distance to the data"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "flow.png"
     figure.savefig(path, dpi=120)

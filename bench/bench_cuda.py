@@ -1,4 +1,4 @@
-"""On the GPU: how fast are normals and the fused stepper, and how close to what its memory allows?
+"""On the GPU: how fast are normals, the fused stepper and sliced distances, and how close to what its memory allows?
 
 Times are the device's own, between two CUDA events, so that the interpreter does not count. Needs a CUDA device and
 PyTorch or CuPy built for it.
@@ -49,6 +49,12 @@ class Framework:
             to.copy_(source)
         else:
             self.module.copyto(to, source)
+
+    def stream(self) -> int:
+        """The current stream, as the executor takes it."""
+        if self.name == "torch":
+            return int(self.module.cuda.current_stream().cuda_stream)
+        return int(self.module.cuda.get_current_stream().ptr)
 
     def event(self) -> Any:
         if self.name == "torch":
@@ -261,6 +267,71 @@ def combines(
     )
 
 
+def _torch_sliced(torch: Any, x: Any, y: Any, xi: Any) -> Callable[[], Any]:
+    """Values and gradient for r = 1 and equal weights by whole-array operations, ten slices at a time."""
+    n, m = len(x), len(y)
+    s = torch.cat([x.new_full((n,), -1 / n), y.new_full((m,), 1 / m)])
+    both = torch.cat([x, y])
+
+    def run() -> Any:
+        values, gradient = [], torch.zeros_like(x)
+        for part in xi.split(10):
+            z, order = torch.sort(part @ both.T, dim=1)
+            weight = s[order]
+            height = torch.cumsum(weight, 1)
+            values.append(2 * (z.diff(dim=1) * height[:, :-1] ** 2).sum(1))
+            slopes = torch.empty_like(z).scatter_(1, order, -2 * weight * (2 * height - weight))
+            gradient += slopes[:, :n].T @ part
+        return torch.cat(values), gradient
+
+    return run
+
+
+def sliced(
+    report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str
+) -> None:
+    """(c) Sliced energy distance and its gradient, n = m."""
+    from mckean import _cuda
+
+    args = report.args
+    rows = []
+    for n in args.size or ([10_000] if args.quick else [1_000, 10_000, 100_000, 1_000_000]):
+        for d, slices in ((2, 100),) if args.quick else ((2, 100), (64, 100), (784, 100)):
+            if n * d > 200_000_000:
+                continue
+            g = np.random.default_rng(3)
+            x, y = g.normal(size=(n, d)).astype(dtype), (g.normal(size=(n, d)) + 0.5).astype(dtype)
+            xi = g.normal(size=(slices, d))
+            xi = (xi / np.linalg.norm(xi, axis=1, keepdims=True)).astype(dtype)
+            there = [holder.asarray(a) for a in (x, y, xi)]
+            values, gradient = holder.asarray(np.empty(slices)), holder.empty_like(there[0])
+            problem = (0, 1.0, *there, None, None, None, 1.0, False, values, gradient)
+            call = partial(_cuda.sliced, *problem, queue=holder.stream())
+            seconds = {"mckean": measure(holder, call)}
+            if "torch" in peers:
+                torch = peers["torch"]
+                on = there if holder.name == "torch" else [torch.asarray(a) for a in (x, y, xi)]
+                seconds["torch"] = measure(torch, _torch_sliced(torch.module, *on), repeats=3)
+            stages = np.zeros(4)
+            call(stages=stages)
+            share = dict(
+                zip(("project", "sort", "scan", "back"), stages / stages.sum(), strict=True)
+            )
+            rows.append(
+                {"n": n, "d": d, "P": slices}
+                | {name: 1e9 * s / (2 * n * slices) for name, s in seconds.items()}
+                | {"ratio": ratio_to_best(seconds["mckean"], (seconds.get("torch"),))}
+                | share
+            )
+    report.table(
+        f"(c) nanoseconds per point and slice, sliced energy distance with gradient, {dtype}",
+        ["n", "d", "P", "mckean", "torch", "ratio", "project", "sort", "scan", "back"],
+        rows,
+        "n = m points, 2 n in all. torch: matmul, sort, cumsum and scatter, ten slices at a time. project to back: shares of\n"
+        "a call that waits for the device after every stage.",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = common.options("cuda", PEERS, argv)
     info = mk.info()
@@ -285,6 +356,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for dtype in args.dtype:
         normals(report, holder, peers, dtype)
         combines(report, holder, peers, dtype)
+        sliced(report, holder, peers, dtype)
     report.finish()
 
 

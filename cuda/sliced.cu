@@ -6,9 +6,9 @@
 // without rounding; sorted points y can be kept (SlicedTarget) and give the same bits as fresh ones.
 //
 // Rows are done in slabs, so memory is bounded: 64 MiB or a quarter of the inputs, whichever is more, besides what CUB asks
-// for, the partial means of y and, where that is more, one row: 24 bytes a point for float, 36 for double (60 to 72 more for
-// weights and for exponents other than 1). Every row and every entry of the gradient is computed in an order of its own:
-// results depend neither on slabs nor on the device, and there are no atomics.
+// for and the partial means of y (1/32 of y at most); one row if that is more: for float 16 bytes a point of x and 8 of y,
+// for double 24 and 16, with weights 16 more, and 52 more for exponents other than 1. Every row and every entry of the
+// gradient is computed in an order of its own: results depend neither on slabs nor on the device; there are no atomics.
 #include <chrono>
 #include <limits>
 #include <stdexcept>

@@ -35,6 +35,13 @@ def sum_of_squares(array: Annotated[NDArray[numpy.float32], dict(order='C', devi
 def sum_of_squares(array: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]) -> float:
     """Infinite where it overflows the type."""
 
+@overload
+def slice_order(z: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)], order: Annotated[NDArray[numpy.int64], dict(order='C', device='cpu')]) -> None: ...
+
+@overload
+def slice_order(z: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], order: Annotated[NDArray[numpy.int64], dict(order='C', device='cpu')]) -> None:
+    """The stable argsort of finite numbers."""
+
 def random_words(out: Annotated[NDArray[numpy.uint32], dict(order='C', device='cpu')], seed: int, stream: int, counter: int, first: int, queue: int = 0) -> None: ...
 
 @overload

@@ -135,6 +135,24 @@ def pair_median(x: Annotated[NDArray[numpy.float32], dict(order='C', device='cud
 @overload
 def pair_median(x: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)], queue: int = 0) -> tuple[float, float]: ...
 
+class SlicedTargetF32:
+    pass
+
+@overload
+def sliced_target(kind: int, exponent: float, y: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)], directions: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)], y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, queue: int = 0) -> SlicedTargetF32: ...
+
+@overload
+def sliced_target(kind: int, exponent: float, y: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)], directions: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)], y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, queue: int = 0) -> SlicedTargetF64: ...
+
+@overload
+def sliced(kind: int, exponent: float, x: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)], y: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)] | None, directions: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)] | None, x_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, target: SlicedTargetF32 | None, scale: float, root: bool, values: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda')], gradient: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda')] | None, stages: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')] | None = None, queue: int = 0) -> None: ...
+
+@overload
+def sliced(kind: int, exponent: float, x: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)], y: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, directions: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, x_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, y_weights: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)] | None, target: SlicedTargetF64 | None, scale: float, root: bool, values: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda')], gradient: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda')] | None, stages: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')] | None = None, queue: int = 0) -> None: ...
+
+class SlicedTargetF64:
+    pass
+
 @overload
 def gaussian_mixture(x: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)], means: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)], whitening: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda', writable=False)], constants: Annotated[NDArray[numpy.float64], dict(order='C', device='cuda', writable=False)], density: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda')] | None, gradient: Annotated[NDArray[numpy.float32], dict(order='C', device='cuda')] | None, queue: int = 0) -> None: ...
 

@@ -83,7 +83,7 @@ def test_the_step_is_the_formula():
     m = np.zeros_like(x)
     for k in range(5):
         xi = mk.sliced.directions(3, 9, seed=step_seed(4, k))
-        value, g = mk.sliced_mmd2_grad(x, y, directions=xi, y_weights=b)
+        _, g = mk.sliced_mmd2_grad(x, y, directions=xi, y_weights=b)
         m = -0.5 * len(x) * g + 0.6 * m
         x = x + 0.7 * 0.8**k * m
         np.testing.assert_allclose(result.x[k], x, rtol=0, atol=1e-13)
@@ -294,6 +294,18 @@ def test_batches_are_fresh_subsets():
     assert len(np.unique(values.round(-2))) >= 4
     everything = SlicedMMDFlow(y, 1.0, target_batch=5)
     np.testing.assert_array_equal(run(everything, x0, 5).x, run(SlicedMMDFlow(y, 1.0), x0, 5).x)
+
+
+def test_directions_stay_those_of_the_first_step_unless_resampled():
+    x, y = normal(1, 20, 3), normal(2, 20, 3) + 1
+    xi = mk.sliced.directions(3, 4, seed=step_seed(5, 0))
+    for batch in (None, 6):
+        fixed = SlicedMMDFlow(y, n_slices=4, resample=False, target_batch=batch)
+        given = SlicedMMDFlow(y, directions=xi, target_batch=batch)
+        a, b = run(fixed, x, 3, seed=5).x, run(given, x, 3, seed=5).x
+        np.testing.assert_array_equal(a, b)
+    fresh = run(SlicedMMDFlow(y, n_slices=4), x, 3, seed=5).x
+    assert not np.array_equal(fresh[2], a[2])
 
 
 def test_weighted_data_draws_particles_in_proportion():

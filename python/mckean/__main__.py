@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--output", default="demo", help="folder for the picture (default: demo)")
     demo.add_argument("--chains", type=int, default=1000, help="of the posterior")
     demo.add_argument("--particles", type=int, default=1797, help="of the flow")
-    demo.add_argument("--steps", type=int, help="default: 1640 of the posterior, 512 of the flow")
+    demo.add_argument("--steps", type=int, help="default: 1640 of the posterior, 2048 of the flow")
     bench = commands.add_parser(
         "bench", help="our figures beside the peers'; further options go to the bench"
     )
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo":
         folder = Path(arguments.output)
         if arguments.name == "flow":
-            steps = 512 if arguments.steps is None else arguments.steps
+            steps = 2048 if arguments.steps is None else arguments.steps
             if arguments.particles < 20 or steps < 2:
                 parser.error("demo: expected at least 20 particles and 2 steps")
             from mckean._demos import flow

@@ -13,7 +13,7 @@ import mckean as mk
 
 __all__ = ["main"]
 
-_STEP, _MOMENTUM, _SLICES = 0.5, 0.8, 128
+_STEP, _MOMENTUM, _DECAY, _SLICES = 0.5, 0.8, 0.9995, 128
 _SHOWN = 20  # particles in the picture
 
 
@@ -33,7 +33,7 @@ def _rows(n_steps: int) -> list[int]:
     return [0, *powers, n_steps]
 
 
-def main(folder: Path, *, particles: int = 1797, n_steps: int = 512) -> int:
+def main(folder: Path, *, particles: int = 1797, n_steps: int = 2048) -> int:
     """Move the cloud, print a table, write ``flow.png`` into `folder`; return the exit status."""
     try:
         import matplotlib
@@ -47,7 +47,7 @@ def main(folder: Path, *, particles: int = 1797, n_steps: int = 512) -> int:
     matplotlib.use("Agg")
     digits = _data()
     x0 = mk.random.uniform(1, (particles, digits.shape[1]), dtype="float32")
-    flow = mk.flows.SlicedMMDFlow(digits, _STEP, n_slices=_SLICES, momentum=_MOMENTUM)
+    flow = mk.flows.SlicedMMDFlow(digits, _STEP, n_slices=_SLICES, momentum=_MOMENTUM, decay=_DECAY)
     print(
         f"{particles} particles of uniform noise onto {len(digits)} images of {digits.shape[1]} pixels; "
         f"{n_steps} steps of the sliced MMD flow with {_SLICES} directions"

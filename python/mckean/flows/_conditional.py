@@ -24,8 +24,8 @@ class ConditionalSlicedMMDFlow(SlicedFlow):
     """Flow of the sliced MMD on joint samples (x, y) in which only x moves: samples of x given y.
 
     Particle i carries a condition c_i that stays. The joint cloud of ``(p_i, s c_i)``, s = `condition_scale`, moves
-    towards the data ``(x_j, s y_j)`` along the x part of the gradient of their sliced MMD, in ``dx + dy`` dimensions: the
-    gradient flow of the same functional among the measures with this marginal of y. In the limit of many samples,
+    towards the data ``(x_j, s y_j)`` along the x part of the gradient of their sliced MMD, in ``dx + dy`` dimensions:
+    the gradient flow of the same functional among the measures with this marginal of y. In the limit of many samples,
     and where it reaches zero, particle i is a draw of x given y = c_i.
 
     Parameters
@@ -37,8 +37,8 @@ class ConditionalSlicedMMDFlow(SlicedFlow):
     step : float
         Step size > 0, a length on the scale of `x`.
     condition_scale : float
-        Factor on the conditions. More than 1 weighs the dependence on y against the marginal law of x; too much of it,
-        and the flow sees too few neighbours to move at all. For y of the scale of x, 1 to 10.
+        Factor on the conditions. A larger one weighs the dependence on y against the marginal law of x; with too much
+        of it every particle sees its own pair only. For y of the scale of x, try 1 to 5; 10 for one-hot labels [2]_.
     conditions : array, shape (n, dy), optional
         Conditions of the particles; by default `y`, with n = N. They must be a sample of the same law as `y`: a
         different marginal has a different minimiser, which is not the posterior. For particles at one condition
@@ -68,19 +68,20 @@ class ConditionalSlicedMMDFlow(SlicedFlow):
 
     Notes
     -----
-    ``state.x`` has shape (n + q, dx): the particles alone. ``stats["mmd2"]`` is the sliced MMD of the joint clouds at the
-    state's own positions, see `SlicedMMDFlow`.
+    ``state.x`` has shape (n + q, dx): the particles alone. ``stats["mmd2"]`` is the sliced MMD of the joint clouds at
+    the state's own positions, see `SlicedMMDFlow`.
 
-    Latents of `observations` must follow the law of those of the particles: they go where a particle of the same
-    start and condition would go. With finite data the field is known to about the distance of neighbouring conditions, times
-    `condition_scale`; away from the data it only extrapolates.
+    Starting points of `observations` must follow the law of those of the particles: they go where a particle of the
+    same start and condition would go. How well that samples the posterior depends on how many pairs have a y near the
+    observation; away from the data the field only extrapolates. All draws of one observation share its error, which
+    more draws do not average away. Long runs on few pairs reproduce the pairs (memorise) instead of the law.
 
     References
     ----------
     .. [1] P. Hagemann, J. Hertrich, F. Altekrüger, R. Beinert, J. Chemseddine, G. Steidl, "Posterior sampling based on
        gradient flows of the MMD with negative distance kernel", ICLR 2024, arXiv:2310.03054
-    .. [2] J. Hertrich, C. Wald, F. Altekrüger, P. Hagemann, "Generative sliced MMD flows with Riesz kernels", ICLR 2024,
-       arXiv:2305.11463
+    .. [2] J. Hertrich, C. Wald, F. Altekrüger, P. Hagemann, "Generative sliced MMD flows with Riesz kernels", ICLR
+       2024, arXiv:2305.11463
 
     Examples
     --------
@@ -188,7 +189,9 @@ def posterior_samples(
     *,
     n_steps: int = 500,
     step: float | None = None,
+    condition_scale: float | None = None,
     momentum: float = 0.7,
+    latents_per_pair: int = 4,
     seed: Any = 0,
     progress: bool = True,
     **options: Any,
@@ -211,14 +214,19 @@ def posterior_samples(
         Steps of the flow.
     step : float, optional
         Step size; by default the mean of the standard deviations of `x`.
+    condition_scale : float, optional
+        Factor on the conditions; by default 3 times the mean of the standard deviations of `x` over that of `y`.
     momentum : float
         0 <= momentum < 1.
+    latents_per_pair : int
+        Particles for each pair, with its condition. Several let the field depend less on the latents drawn.
     seed : int or numpy.random.SeedSequence
         Source of the latents and of the directions.
     progress : bool
         Show a progress bar.
     **options
-        Further options of `ConditionalSlicedMMDFlow`: `condition_scale`, `n_slices`, `decay`, ...
+        Further options of `ConditionalSlicedMMDFlow`: `n_slices`, `decay`, `r`, ... but not `conditions`,
+        `observations` and `target_weights`.
 
     Returns
     -------
@@ -236,9 +244,9 @@ def posterior_samples(
 
     Notes
     -----
-    Each call moves all N joint samples along, as nothing is learned that could be kept; ask for all observations at once.
-    The draws are approximate: they see the posterior through N joint samples, smoothed over conditions that these cannot
-    tell apart. Observations far from all of `y` get no meaningful draws.
+    Each call moves all N joint samples along, as nothing is learned that could be kept: ask for all observations at
+    once. The draws are approximate, see the notes of `ConditionalSlicedMMDFlow`. Observations far from all of `y` get
+    no meaningful draws.
 
     References
     ----------
@@ -251,8 +259,7 @@ def posterior_samples(
     >>> import mckean as mk
     >>> x = mk.random.normal(1, (1000, 1))
     >>> y = x + 0.5 * mk.random.normal(2, (1000, 1))
-    >>> draws = mk.flows.posterior_samples(x, y, np.array([1.0]), 500, n_steps=300, n_slices=16,
-    ...                                    condition_scale=3.0, progress=False)
+    >>> draws = mk.flows.posterior_samples(x, y, np.array([1.0]), 500, n_steps=300, n_slices=16, progress=False)
     >>> draws.shape, bool(abs(draws.mean() - 0.8) < 0.15)
     ((500, 1), True)
     """
@@ -267,16 +274,26 @@ def posterior_samples(
     mean, sd = host.mean(axis=0), host.std(axis=0)
     if step is None:
         step = positive(float(sd.mean()), "the mean standard deviation of x")
-    index = np.repeat(np.arange(k), n_samples)
+    if condition_scale is None:
+        of_y = float(to_numpy(given.array).astype(np.float64).std(axis=0).mean())
+        condition_scale = (
+            3.0 * float(sd.mean()) / positive(of_y, "the mean standard deviation of y")
+        )
+    copies = as_count(latents_per_pair, "latents_per_pair", least=1)
+    for name in ("conditions", "observations", "target_weights"):
+        if name in options:
+            raise TypeError(f"{name}: expected none here, take ConditionalSlicedMMDFlow itself")
     flow = ConditionalSlicedMMDFlow(
         x,
         y,
         step=step,
+        condition_scale=condition_scale,
         momentum=momentum,
-        observations=rows(wanted.array, index),
+        conditions=rows(given.array, np.tile(np.arange(at.shape[0]), copies)),
+        observations=rows(wanted.array, np.repeat(np.arange(k), n_samples)),
         **options,
     )
-    n = at.shape[0] if options.get("conditions") is None else len(options["conditions"])
+    n = copies * at.shape[0]
     latents = random.normal(seed, (n + k * n_samples, dim), stream=_LATENT_STREAM)
     x0 = at.framework.asarray((mean + sd * latents).astype(at.dtype), at.device)
     result = run(flow, x0, n_steps, seed=seed, burn_in=n_steps, progress=progress)

@@ -30,7 +30,8 @@ class MMDFlow(Flow):
     Parameters
     ----------
     kernel : mk.kernels.Kernel
-        Any kernel that is finite at distance 0. With `Energy` the velocity is the mean of that of `SlicedMMDFlow` over all directions.
+        Any kernel that is finite at distance 0. With `Energy` the velocity is the mean of that of `SlicedMMDFlow` over
+        all directions.
     target : array, shape (m, d), float32 or float64
         The data. Of the framework, dtype and device of the particles.
     step : float
@@ -64,8 +65,9 @@ class MMDFlow(Flow):
     Notes
     -----
     ``result.stats["mmd2"]`` is the exact ``mmd2(kernel, x, target, unbiased=False)`` of the saved positions. It is a
-    difference of sums in the precision of the arrays: in float32 nothing below about 1e-6 of those sums is left. Without
-    noise it comes with the gradient; with noise it costs another sum at the saved steps, and ``state.mmd2`` is NaN.
+    difference of sums in the precision of the arrays: in float32 nothing below about 1e-6 of those sums is left.
+    Without noise it comes with the gradient; with noise it costs another sum at the saved steps, and ``state.mmd2`` is
+    NaN.
     Deterministic given the seed.
 
     References

@@ -176,8 +176,8 @@ class SlicedMMDFlow(SlicedFlow):
 
     References
     ----------
-    .. [1] J. Hertrich, C. Wald, F. Altekrüger, P. Hagemann, "Generative sliced MMD flows with Riesz kernels", ICLR 2024,
-       arXiv:2305.11463
+    .. [1] J. Hertrich, C. Wald, F. Altekrüger, P. Hagemann, "Generative sliced MMD flows with Riesz kernels", ICLR
+       2024, arXiv:2305.11463
 
     Examples
     --------
@@ -185,8 +185,9 @@ class SlicedMMDFlow(SlicedFlow):
     >>> ring = mk.random.normal(1, (400, 2))
     >>> ring /= (ring**2).sum(axis=1, keepdims=True) ** 0.5
     >>> flow = mk.flows.SlicedMMDFlow(ring, step=0.5, n_slices=20)
-    >>> result = mk.run(flow, mk.random.normal(2, (300, 2)), 100, thin=20, progress=False)
-    >>> bool(result.stats["mmd2"][-1] < 0.01 * mk.energy_distance(mk.random.normal(2, (300, 2)), ring))
+    >>> x0 = mk.random.normal(2, (300, 2))
+    >>> result = mk.run(flow, x0, 100, thin=20, progress=False)
+    >>> bool(mk.energy_distance(result.x[-1], ring) < 0.02 * mk.energy_distance(x0, ring))
     True
     """
 

@@ -314,6 +314,59 @@ MK_HD void transpose(V* rows) {
 #endif
 }
 
+// {before's last lane, after's lanes but the last}; `By` lanes of that.
+template <int By, class V>
+MK_HD V slide(V before, V after) {
+  constexpr int N = sizeof(V) / sizeof(before[0]);
+#if defined(__GNUC__) && !defined(__clang__)
+  decltype(V{} > V{}) lanes{};
+  for (int l = 0; l < N; ++l) lanes[l] = N - By + l;
+  return __builtin_shuffle(before, after, lanes);
+#else
+  V out{};
+  for (int l = 0; l < N; ++l) out[l] = l < By ? before[N - By + l] : after[l - By];
+  return out;
+#endif
+}
+
+// The last lane in all of them.
+template <class V>
+MK_HD V spread_last(V v) {
+  constexpr int N = sizeof(V) / sizeof(v[0]);
+#if defined(__GNUC__) && !defined(__clang__)
+  decltype(V{} > V{}) lanes{};
+  for (int l = 0; l < N; ++l) lanes[l] = N - 1;
+  return __builtin_shuffle(v, lanes);
+#else
+  V out{};
+  for (int l = 0; l < N; ++l) out[l] = v[N - 1];
+  return out;
+#endif
+}
+
+// Sums of the lanes up to each one.
+MK_HD VecI64 prefix_sums(VecI64 v) {
+  const VecI64 zero{};
+  v += slide<1>(zero, v);
+#if defined(__AVX2__)
+  v += slide<2>(zero, v);
+#endif
+#if defined(__AVX512F__)
+  v += slide<4>(zero, v);
+#endif
+  return v;
+}
+
+// Whole numbers below 2^51 in magnitude, exactly.
+MK_HD VecD small_to_double(VecI64 v) { return (VecD)(v + 0x4338000000000000) - 6755399441055744.0; }
+
+// The high halves of the lanes as float32 numbers.
+MK_HD VecD floats_of_high_halves(VecU64 v) {
+  typedef uint32_t Half __attribute__((vector_size(register_bytes / 2)));
+  typedef float HalfF __attribute__((vector_size(register_bytes / 2)));
+  return __builtin_convertvector((HalfF) __builtin_convertvector(v >> 32, Half), VecD);
+}
+
 // Words {first, first + 1, ...} as low and high halves. Lane counts and group sizes keep runs inside one 2^32 page.
 template <class W>
 MK_HD W iota_words(uint32_t first) {

@@ -400,27 +400,30 @@ MK_HD double weight_of(const SliceWeights& w, uint32_t index) {
   return is_x ? -from[index] : from[index - w.n];
 }
 
-// The difference S of the two distribution functions before and after a point, in units; whole numbers are exact.
+// The difference S of the two distribution functions, in units; whole numbers are exact. A point's derivative is
+// 2 a (S before + S after); what this says of points of y is of no interest.
 struct Counted {
-  int64_t n, x_step, both, at = 0;
+  int64_t n, y_step, both, at = 0;
   double unit, factor;
+  bool small;  // sums of two counts stay below 2^51
   explicit MK_HD Counted(const SliceWeights& w)
       : n(w.n),
-        x_step(w.y_step),
+        y_step(w.y_step),
         both(w.x_step + w.y_step),
         unit(1.0 / (static_cast<double>(w.n) * static_cast<double>(w.x_step))),
-        factor(2.0 * w.x_each * unit) {}
+        factor(2.0 * w.x_each * unit),
+        small(1.0 / unit < 1e15) {}
   // Branch-free, as the sides come in random order.
-  MK_HD void pass(uint32_t index) { at += x_step - (-static_cast<int64_t>(index < n) & both); }
+  MK_HD void pass(uint32_t index) { at += y_step - (-static_cast<int64_t>(index < n) & both); }
   MK_HD double square() const {
     const double s = static_cast<double>(at);
     return s * s;
   }
-  // 2 a (S before + S after); of no interest for points of y.
   MK_HD double derivative(uint32_t, int64_t before) const { return factor * static_cast<double>(before + at); }
   MK_HD double finish(double sum) const { return 2.0 * unit * unit * sum; }
 };
 struct Weighted {
+  static constexpr bool small = false;
   const SliceWeights& w;
   double at = 0.0;
   explicit MK_HD Weighted(const SliceWeights& weights) : w(weights) {}
@@ -430,51 +433,83 @@ struct Weighted {
   MK_HD double finish(double sum) const { return 2.0 * sum; }
 };
 
-// One point after the other. Those that share a place share the mid value of their derivatives: S before them plus S after
-// them. For float64 the derivatives overwrite values that have been read.
+MK_HD VecD values_of(const float*, const uint64_t* records) {
+  VecU64 v;
+  __builtin_memcpy(&v, records, sizeof v);
+  return floats_of_high_halves(v);
+}
+MK_HD VecD values_of(const double* z, const uint64_t* records) {
+  VecD v;
+  for (int l = 0; l < width<double>; ++l) v[l] = z[static_cast<uint32_t>(records[l])];
+  return v;
+}
+
+// A register of points, no two of which share a place with each other or the next: true, and the sums move on.
+template <class T, bool gradient>
+MK_HD bool scan_register(const uint64_t* records, const Counted& s, T* z, VecI64& so_far, VecD& last, VecD& sums) {
+  constexpr int N = width<double>;
+  const VecD next = values_of(z, records + 1), here = slide<1>(last, next);
+  if (Ops<VecD>::any(next == here)) return false;
+  VecU64 index;
+  __builtin_memcpy(&index, records, sizeof index);
+  const VecI64 of_x = (VecI64)(index & 0xffffffffull) < s.n;
+  const VecI64 step = s.y_step - (of_x & s.both), at = so_far + prefix_sums(step);
+  const VecD after = small_to_double(at);
+  if (gradient) {
+    const VecD slope = s.factor * small_to_double(at + at - step);
+    for (int l = 0; l < N; ++l) z[static_cast<uint32_t>(records[l])] = static_cast<T>(slope[l]);
+  }
+  sums += (next - here) * (after * after);
+  so_far = spread_last(at);
+  last = next;
+  return true;
+}
+template <class T, bool gradient>
+MK_HD bool scan_register(const uint64_t*, const Weighted&, T*, VecI64&, VecD&, VecD&) {
+  return false;
+}
+
+// Points in order. Those that share a place share the mid value of their derivatives: S before them plus S after them. For
+// float64 the derivatives overwrite values that have been read.
 template <class T, class Difference, bool gradient>
 MK_HD double scan_points(const uint64_t* records, const SliceWeights& w, T* z) {
   const int64_t total = w.n + w.m;
+  constexpr int N = width<double>;
   constexpr int64_t ahead = 32;
   const bool far = total > 1 << 15 && (gradient || sizeof(T) == 8);  // a slice beyond the second-level cache
   Difference s(w);
-  double sums[4] = {}, here[5];
-  here[0] = static_cast<double>(value_of(z, records[0]));
+  VecD sums{}, last{};
+  double here = static_cast<double>(value_of(z, records[0])), sum = 0.0;
   for (int64_t k = 0; k < total;) {
-    if (k + 4 < total) {
-      if (far && k + ahead + 4 < total)
-        for (int l = 0; l < 4; ++l) __builtin_prefetch(z + static_cast<uint32_t>(records[k + ahead + l]), gradient);
-      for (int l = 1; l <= 4; ++l) here[l] = static_cast<double>(value_of(z, records[k + l]));
-      const bool tied = (here[0] == here[1]) | (here[1] == here[2]) | (here[2] == here[3]) | (here[3] == here[4]);
-      if (!tied) {  // also without gradient, for the same bits
-        for (int l = 0; l < 4; ++l) {
-          const uint32_t index = static_cast<uint32_t>(records[k + l]);
-          const auto before = s.at;
-          s.pass(index);
-          if (gradient) z[index] = static_cast<T>(s.derivative(index, before));
-          sums[l] += (here[l + 1] - here[l]) * s.square();
-        }
-        here[0] = here[4];
-        k += 4;
-        continue;
+    if (s.small) {
+      last[N - 1] = here;
+      VecI64 so_far = static_cast<int64_t>(s.at) - VecI64{};
+      while (k + N < total) {
+        if (far && k + N + ahead < total)
+          for (int l = 0; l < N; ++l) __builtin_prefetch(z + static_cast<uint32_t>(records[k + ahead + l]), gradient);
+        if (!scan_register<T, gradient>(records + k, s, z, so_far, last, sums)) break;
+        k += N;
       }
+      here = last[N - 1];
+      s.at = so_far[0];
     }
     const auto before = s.at;
     int64_t end = k;
-    double next = here[0];
+    double next = here;
     while (end < total) {
       next = static_cast<double>(value_of(z, records[end]));
-      if (!(next == here[0])) break;
+      if (!(next == here)) break;
       s.pass(static_cast<uint32_t>(records[end++]));
     }
-    if (end < total) sums[0] += (next - here[0]) * s.square();
-    here[0] = next;
+    if (end < total) sum += (next - here) * s.square();
+    here = next;
     for (; k < end; ++k) {
       const uint32_t index = static_cast<uint32_t>(records[k]);
       if (gradient) z[index] = static_cast<T>(s.derivative(index, before));
     }
   }
-  return s.finish((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (int l = 0; l < N; ++l) sum += sums[l];
+  return s.finish(sum);
 }
 
 template <class T>

@@ -18,8 +18,8 @@ Cauchy and Schwarz in Fourier space, where |w|^(d-1) exp(-e^2 |w|^2) <= ((d-1) /
 
     W <= 2 m_d e + B e^-((d-1)/2) D,    B = ((2 R)^d V_d k_d / (2 pi)^d)^(1/2) ((d-1) / (2 exp(1)))^((d-1)/4),
 
-for every e > 0, and at the best one W <= C D^(2/(d+1)), C proportional to R^(d/(d+1)). As D^2 <= 4 R this gives the published
-form W <= C' R^((2d+1)/(2d+2)) D^(1/(d+1)) with an explicit constant.
+for every e > 0, and at the best one W <= C D^(2/(d+1)), C proportional to R^(d/(d+1)). As D^2 <= 4 R this implies the weaker
+W <= C' R^((2d+1)/(2d+2)) D^(1/(d+1)), with an explicit constant.
 """
 
 from __future__ import annotations

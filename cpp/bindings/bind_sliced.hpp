@@ -20,6 +20,8 @@ struct SlicedTargetHandle {
   ~SlicedTargetHandle() { free_sliced_target(target); }
 };
 
+constexpr int64_t sliced_most = int64_t{1} << 31;  // records hold a point's number in 32 bits
+
 inline void check_sliced_kind(int kind, double exponent) {
   require(kind == 0 ? exponent > 0.0 && exponent < 2.0 : kind == 1 && exponent >= 1.0 && exponent < 1e300,
           "sliced: bad kind or exponent");
@@ -43,6 +45,7 @@ void bind_sliced_type(nb::module_& m, const char* target_name) {
         a.m = static_cast<int64_t>(y.shape(0));
         a.dim = static_cast<int64_t>(y.shape(1));
         a.slices = static_cast<int64_t>(directions.shape(0));
+        require(a.m < sliced_most, "y: expected fewer than 2^31 points");
         require(a.m >= 1 && a.dim >= 1 && a.slices >= 1 && static_cast<int64_t>(directions.shape(1)) == a.dim &&
                     (!y_weights || size_of(*y_weights) == a.m),
                 "sliced_target: sizes differ");
@@ -99,6 +102,8 @@ void bind_sliced_type(nb::module_& m, const char* target_name) {
           a.directions = directions->data();
           a.y_weights = y_weights ? y_weights->data() : nullptr;
         }
+        require(a.n < sliced_most && a.m < sliced_most && a.n + a.m < sliced_most,
+                "x, y: expected fewer than 2^31 points");
         require(a.n >= 1 && a.m >= 1 && a.dim >= 1 && a.slices >= 1, "sliced: empty");
         require(!x_weights || size_of(*x_weights) == a.batch * a.n, "x_weights: wrong size");
         a.x_weights = x_weights ? x_weights->data() : nullptr;

@@ -94,7 +94,7 @@ NB_MODULE(_core, m) {
         mk::cpu::require(r > 0 && r < 2 && r != 1, "r: expected a number in (0, 2) other than 1");
         std::vector<double> work(static_cast<size_t>(mk::power_scan_workspace(n)));
         mk::PowerScanRule rule = single ? mk::power_scan_rule<float>(r) : mk::power_scan_rule<double>(r);
-        mk::PowerScanArgs args{&rule, n, z.data(), s.data(), nullptr, work.data()};
+        mk::PowerScanArgs args{&rule, n, z.data(), s.data(), nullptr, work.data(), mk::poll_inside_chunk};
         double alone = mk::power_scan_table().scan(args);
         args.force = force.data();
         return std::make_tuple(alone, mk::power_scan_table().scan(args));

@@ -14,6 +14,7 @@ using V = VecD;
 constexpr int N = Ops<V>::N;
 constexpr int unit = N < power_scan_unit ? power_scan_unit : N;  // exponents from one doubling to the next
 constexpr int regs = unit / N;
+constexpr int64_t poll_points = 1 << 16;  // a multiple of gaps
 constexpr int gaps = 4;  // side by side: doublings wait for one another
 static_assert(unit % N == 0 && max_power_terms % unit == 0, "units are whole");
 
@@ -137,6 +138,7 @@ double scan(const PowerScanArgs& a) {
       weight[g] = g < count ? s[first + g] : 0;
       sofar[g] = total += weight[g];
     }
+    if (first % poll_points == 0) a.poll();
     carry<below, force, true>(terms, a.rule->doublings, gap, weight, sofar, sums, squares, side);
     if (force)
       for (int g = 0; g < count; ++g) a.force[first + g] = side[g];
@@ -159,6 +161,7 @@ double scan(const PowerScanArgs& a) {
       weight[g] = i >= 0 ? s[i] : 0;
       sofar[g] = total += weight[g];
     }
+    if ((n - last) % poll_points == 0) a.poll();
     carry<below, true, false>(terms, a.rule->doublings, gap, weight, sofar, sums, squares, side);
     for (int g = 0; g < gaps && last - 1 - g >= 0; ++g) t[last - 1 - g] = side[g];
   }

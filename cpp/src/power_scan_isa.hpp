@@ -36,6 +36,7 @@ struct PowerScanArgs {
   const double* s;    // (n,), of sum 0
   double* force;      // (n,): derivative of D^2 in z_i; null: not wanted
   double* workspace;  // (power_scan_workspace(n),)
+  void (*poll)();     // called now and then
 };
 constexpr int64_t power_scan_workspace(int64_t n) { return n + 8; }
 

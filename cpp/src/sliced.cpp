@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "mckean/executor.hpp"
+#include "mckean/sliced.hpp"
 #include "pool.hpp"
 #include "power_scan_isa.hpp"
 #include "sliced.hpp"
@@ -22,40 +23,8 @@
 
 namespace mk {
 
-// y along every direction, in ascending order. Values are float or double.
-struct SlicedTarget {
-  int value_bytes;
-  bool weighted;
-  int64_t m, dim, slices;
-  std::vector<unsigned char> centre, directions, values;  // (dim,), (slices, dim), (slices, m)
-  std::vector<double> weights;                            // (slices, m), of the sorted values
-
-  template <class T>
-  static const T* as(const std::vector<unsigned char>& bytes) {
-    return reinterpret_cast<const T*>(bytes.data());
-  }
-};
-
 namespace cpu {
 namespace {
-
-constexpr int64_t slab_bytes = int64_t{16} << 20;  // of projections, where few directions at a time cost nothing
-constexpr int64_t most_bytes = int64_t{64}
-                               << 20;    // of everything beyond input and output, unless there are many points
-constexpr double chunk_seconds = 40e-6;  // less is not worth a second thread
-constexpr int64_t cached_dims = 256;     // of a panel: 16 KiB
-constexpr int64_t few_points = 96;       // for r != 1 all pairs are then as fast as sums of exponentials
-
-template <class T>
-const SlicedLoops<T>& loops();
-template <>
-const SlicedLoops<float>& loops<float>() {
-  return sliced_table().f32;
-}
-template <>
-const SlicedLoops<double>& loops<double>() {
-  return sliced_table().f64;
-}
 
 // Memory that is not cleared.
 template <class T>
@@ -70,6 +39,7 @@ class Buffer {
     }
     return data_.get();
   }
+  T* data() const { return data_.get(); }
 
  private:
   struct Free {
@@ -78,6 +48,41 @@ class Buffer {
   std::unique_ptr<T, Free> data_;
   int64_t size_ = 0;
 };
+
+}  // namespace
+}  // namespace cpu
+
+// y along every direction, in ascending order. Values are float or double.
+struct SlicedTarget {
+  bool weighted = false;
+  cpu::Buffer<unsigned char> centre, directions, values;  // (dim,), (slices, dim), (slices, m)
+  cpu::Buffer<double> weights;                            // (slices, m), of the sorted values
+
+  template <class T>
+  static T* as(const cpu::Buffer<unsigned char>& bytes) {
+    return reinterpret_cast<T*>(bytes.data());
+  }
+};
+
+namespace cpu {
+namespace {
+
+constexpr int64_t slab_bytes = int64_t{16} << 20;  // of projections, where few directions at a time cost nothing
+constexpr int64_t most_bytes = int64_t{64}
+                               << 20;    // of everything beyond input and output, unless there are many points
+constexpr double chunk_seconds = 40e-6;  // less is not worth a second thread
+constexpr int64_t cached_dims = 256;     // of a panel: 16 KiB
+
+template <class T>
+const SlicedLoops<T>& loops();
+template <>
+const SlicedLoops<float>& loops<float>() {
+  return sliced_table().f32;
+}
+template <>
+const SlicedLoops<double>& loops<double>() {
+  return sliced_table().f64;
+}
 
 template <class T>
 struct Workspace {
@@ -100,11 +105,14 @@ class Workspaces {
         held_ = std::move(from.free_.back());
         from.free_.pop_back();
       }
-      if (!held_) held_.reset(new Workspace<T>);
+      if (!held_) {
+        from.free_.reserve(++from.made_);
+        held_.reset(new Workspace<T>);
+      }
     }
     ~Lease() {
       std::lock_guard<std::mutex> lock(from_.mutex_);
-      from_.free_.push_back(std::move(held_));
+      from_.free_.push_back(std::move(held_));  // within what was reserved
     }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
@@ -117,6 +125,7 @@ class Workspaces {
 
  private:
   std::mutex mutex_;
+  size_t made_ = 0;
   std::vector<std::unique_ptr<Workspace<T>>> free_;
 };
 
@@ -140,25 +149,20 @@ int64_t grain_of(double seconds_each) {
   return std::max<int64_t>(1, static_cast<int64_t>(chunk_seconds / std::max(seconds_each, 1e-12)));
 }
 
-// A point of y near the middle: what is subtracted before projecting, so that data far from the origin keep their digits.
-// In T by blocks, as any point serves.
 template <class T>
-void centre_of(const T* y, int64_t m, int64_t dim, T* centre) {
-  constexpr int64_t block = 128;
-  std::vector<double> sum(static_cast<size_t>(dim));
-  std::vector<T> part(static_cast<size_t>(dim));
-  for (int64_t first = 0; first < m; first += block) {
-    std::fill(part.begin(), part.end(), T(0));
-    T* __restrict to = part.data();
-    for (int64_t j = first; j < std::min(m, first + block); ++j) {
-      const T* row = y + j * dim;
-      for (int64_t k = 0; k < dim; ++k) to[k] += row[k] / static_cast<T>(block);
-    }
-    for (int64_t k = 0; k < dim; ++k) sum[static_cast<size_t>(k)] += static_cast<double>(part[static_cast<size_t>(k)]);
-    if (first % (block * 1024) == 0) poll_inside_chunk();
+void centre_of(const T* y, const double* weights, int64_t m, int64_t dim, T* centre) {
+  const int parts = static_cast<int>(std::min<int64_t>(centre_points, m));
+  int64_t chosen[centre_points];
+  int count = 0;
+  for (int part = 0; part < parts; ++part) {
+    const int64_t j = centre_point(part, parts, m, weights);
+    if (j >= 0) chosen[count++] = j;
   }
-  for (int64_t k = 0; k < dim; ++k)
-    centre[k] = static_cast<T>(sum[static_cast<size_t>(k)] * (static_cast<double>(block) / static_cast<double>(m)));
+  for (int64_t k = 0; k < dim; ++k) {
+    T values[centre_points];
+    for (int c = 0; c < count; ++c) values[c] = y[chosen[c] * dim + k];
+    centre[k] = count ? lower_median(values, count) : T(0);
+  }
 }
 
 SliceWeights slice_weights(int64_t n, int64_t m, const double* x, const double* y) {
@@ -169,24 +173,6 @@ SliceWeights slice_weights(int64_t n, int64_t m, const double* x, const double* 
   // Counts reach n m / gcd and must be exact as doubles.
   w.counted = !x && !y && static_cast<double>(n) * static_cast<double>(w.x_step) <= 9007199254740992.0;
   return w;
-}
-
-// D^2 for any r by all pairs; values in ascending order.
-double all_pairs(const double* z, const double* s, int64_t count, double r, double* force) {
-  double value = 0.0;
-  if (force) std::fill(force, force + count, 0.0);
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t j = 0; j < i; ++j) {
-      const double t = z[i] - z[j];
-      if (t == 0.0) continue;
-      const double power = s[i] * s[j] * std::pow(t, r);
-      value -= 2.0 * power;
-      if (force) {
-        force[i] -= 2.0 * r * power / t;
-        force[j] += 2.0 * r * power / t;
-      }
-    }
-  return std::max(value, 0.0);
 }
 
 // The sum of values in a fixed order that loses little.
@@ -206,9 +192,10 @@ class Slicer {
       directions_ = a_.directions;
       const int64_t clouds = a_.y_per_batch ? a_.batch : 1;
       centres_.resize(static_cast<size_t>(clouds * a_.dim));
-      parallel_for(clouds, grain_of(0.3e-9 * static_cast<double>(a_.m * a_.dim)), [&](int64_t first, int64_t last) {
+      parallel_for(clouds, grain_of(0.3e-6 * static_cast<double>(a_.dim)), [&](int64_t first, int64_t last) {
         for (int64_t b = first; b < last; ++b)
-          centre_of(a_.y + b * a_.m * a_.dim, a_.m, a_.dim, centres_.data() + b * a_.dim);
+          centre_of(a_.y + b * a_.m * a_.dim, a_.y_weights ? a_.y_weights + b * a_.m : nullptr, a_.m, a_.dim,
+                    centres_.data() + b * a_.dim);
       });
     }
     projected_ = a_.n + (a_.target ? 0 : a_.m);
@@ -243,7 +230,8 @@ class Slicer {
 
   // Sorts y of the one problem there is along every direction, into a target.
   void fill(SlicedTarget& target) {
-    T* values = reinterpret_cast<T*>(target.values.data());
+    T* values = SlicedTarget::as<T>(target.values);
+    double* weights = target.weights.data();
     for (first_ = 0; first_ < a_.slices; first_ += count_) {
       count_ = std::min(slab_, a_.slices - first_);
       pack_directions();
@@ -255,11 +243,12 @@ class Slicer {
         for (int64_t p = first; p < last; ++p) {
           uint64_t* memory = w->records.get(2 * points_);
           const T* z = slab + p * stride_;
-          const uint64_t* records = loops_.sort(z, a_.m, 0, memory, memory + points_, w->counts.get(sort_counts));
+          const uint64_t* records =
+              loops_.sort(z, a_.m, 0, memory, memory + points_, w->counts.get(sort_counts), poll_inside_chunk);
           for (int64_t j = 0; j < a_.m; ++j) {
             const uint32_t index = static_cast<uint32_t>(records[j]);
             values[(first_ + p) * a_.m + j] = z[index];
-            if (target.weighted) target.weights[static_cast<size_t>((first_ + p) * a_.m + j)] = a_.y_weights[index];
+            if (weights) weights[(first_ + p) * a_.m + j] = a_.y_weights[index];
           }
         }
       });
@@ -275,7 +264,7 @@ class Slicer {
     int64_t bytes = a_.dim <= 32 ? slab_bytes : std::max(most_bytes - records, slab_bytes);
     bytes = std::max(bytes, std::min<int64_t>(24 * points_ * threads, 3 * row * threads));
     if (over_problems_) bytes = slab_bytes / 4;
-    int64_t size = std::max<int64_t>(bytes / row, 1);
+    int64_t size = std::max<int64_t>(bytes / (row + 2 * a_.dim * static_cast<int64_t>(sizeof(T))), 1);
     if (size > loops_.group) size -= size % loops_.group;
     return std::min(size, a_.slices);
   }
@@ -287,12 +276,14 @@ class Slicer {
     const int64_t group = loops_.group, dim = a_.dim, groups = (count_ + group - 1) / group;
     const T* from = directions_ + first_ * dim;
     T* across = across_.get(groups * dim * group);
-    for (int64_t p = 0; p < count_; ++p)
-      for (int64_t k = 0; k < dim; ++k) across[(p / group * dim + k) * group + p % group] = from[p * dim + k];
-    if (!a_.gradient) return;
-    T* along = along_.get((dim + group - 1) / group * count_ * group);
-    for (int64_t p = 0; p < count_; ++p)
-      for (int64_t k = 0; k < dim; ++k) along[(k / group * count_ + p) * group + k % group] = from[p * dim + k];
+    T* along = a_.gradient ? along_.get((dim + group - 1) / group * count_ * group) : nullptr;
+    parallel_for(count_, grain_of(4e-9 * static_cast<double>(dim)), [&](int64_t first, int64_t last) {
+      for (int64_t p = first; p < last; ++p) {
+        for (int64_t k = 0; k < dim; ++k) across[(p / group * dim + k) * group + p % group] = from[p * dim + k];
+        if (along)
+          for (int64_t k = 0; k < dim; ++k) along[(k / group * count_ + p) * group + k % group] = from[p * dim + k];
+      }
+    });
   }
 
   void problem(int64_t b) {
@@ -343,8 +334,10 @@ class Slicer {
     if (target && target->weighted) y_weights = target->weights.data() + (first_ + p) * m;
     const SliceWeights weights = slice_weights(n, m, a_.x_weights ? a_.x_weights + b * n : nullptr, y_weights);
     double& value = a_.values[b * a_.slices + first_ + p];
-    uint64_t* memory = w.records.get(2 * points_);
-    uint64_t* spare = memory + points_;
+    static_assert(sizeof(uint64_t) == sizeof(double), "a half of the records serves the scan for r != 1");
+    const int64_t half = power_scan_workspace(points_);
+    uint64_t* memory = w.records.get(2 * half);
+    uint64_t* spare = memory + half;
     uint32_t* counts = w.counts.get(sort_counts);
     const bool transport = a_.kind == SlicedKind::wasserstein;
     const uint64_t *records = nullptr, *y_records = nullptr;
@@ -352,35 +345,36 @@ class Slicer {
       Stopwatch watch(stage(stage_sort));
       if (target)
         std::memcpy(z + n, SlicedTarget::as<T>(target->values) + (first_ + p) * m, static_cast<size_t>(m) * sizeof(T));
-      if (transport || target) records = loops_.sort(z, n, 0, memory, spare, counts);
+      // Merging waits for every comparison: it pays where there is little to sort beside what is sorted.
+      const bool merged = target && !transport && m >= 8 * n;
+      if (transport || merged) records = loops_.sort(z, n, 0, memory, spare, counts, poll_inside_chunk);
       if (transport && target) {
         loops_.index(z, n, points_, memory + n);
         y_records = memory + n;
       } else if (transport) {
         // x and y share the two halves of the memory.
-        y_records = loops_.sort(z + n, m, static_cast<uint32_t>(n), memory + n, spare + n, counts);
-      } else if (target) {
+        y_records = loops_.sort(z + n, m, static_cast<uint32_t>(n), memory + n, spare + n, counts, poll_inside_chunk);
+      } else if (merged) {
         uint64_t* out = records == memory ? spare : memory;
         loops_.merge(z, records, n, m, out);
         records = out;
       } else {
-        records = loops_.sort(z, points_, 0, memory, spare, counts);
+        records = loops_.sort(z, points_, 0, memory, spare, counts, poll_inside_chunk);
       }
     }
     poll_inside_chunk();
     Stopwatch watch(stage(stage_scan));
     if (transport) {
-      value = loops_.transport(records, y_records, weights, a_.exponent, shrink(b), z, a_.gradient != nullptr);
+      value = loops_.transport(records, y_records, weights, a_.exponent, shrink(b), z, a_.gradient != nullptr,
+                               poll_inside_chunk);
     } else if (a_.exponent == 1.0) {
       value = loops_.scan(records, weights, z, a_.gradient != nullptr);
     } else {
-      double* values = w.sorted.get(3 * points_ + power_scan_workspace(points_));
+      double* values = w.sorted.get(3 * points_);
       double *signs = values + points_, *force = a_.gradient ? signs + points_ : nullptr;
       loops_.to_doubles(records, weights, z, values, signs);
-      if (points_ <= few_points)
-        value = all_pairs(values, signs, points_, a_.exponent, force);
-      else
-        value = power_scan_table().scan({&power_rule_, points_, values, signs, force, values + 3 * points_});
+      double* workspace = reinterpret_cast<double*>(records == memory ? spare : memory);  // the half that sorting left
+      value = power_scan_table().scan({&power_rule_, points_, values, signs, force, workspace, poll_inside_chunk});
       if (force) loops_.scatter(records, points_, force, z);
     }
   }
@@ -482,24 +476,21 @@ void sliced(const SlicedArgs<T>& args, Queue) {
 
 template <class T>
 SlicedTarget* make_sliced_target(const SlicedArgs<T>& args, Queue) {
-  std::unique_ptr<SlicedTarget> target(new SlicedTarget{});
-  target->value_bytes = sizeof(T);
+  std::unique_ptr<SlicedTarget> target(new SlicedTarget);
+  const auto bytes = [](int64_t count) { return count * static_cast<int64_t>(sizeof(T)); };
   target->weighted = args.y_weights != nullptr;
-  target->m = args.m;
-  target->dim = args.dim;
-  target->slices = args.slices;
-  target->values.resize(static_cast<size_t>(args.slices * args.m) * sizeof(T));
-  if (target->weighted) target->weights.resize(static_cast<size_t>(args.slices * args.m));
-  const auto* bytes = reinterpret_cast<const unsigned char*>(args.directions);
-  target->directions.assign(bytes, bytes + static_cast<size_t>(args.slices * args.dim) * sizeof(T));
+  target->values.get(bytes(args.slices * args.m));
+  if (target->weighted) target->weights.get(args.slices * args.m);
+  target->directions.get(bytes(args.slices * args.dim));
+  std::memcpy(target->directions.data(), args.directions, static_cast<size_t>(bytes(args.slices * args.dim)));
   SlicedArgs<T> only_y = args;
   only_y.n = 0;
   only_y.gradient = nullptr;
   only_y.stages = nullptr;
   Slicer<T> slicer(only_y);
   slicer.fill(*target);
-  const auto* centre = reinterpret_cast<const unsigned char*>(slicer.centres().data());
-  target->centre.assign(centre, centre + static_cast<size_t>(args.dim) * sizeof(T));
+  target->centre.get(bytes(args.dim));
+  std::memcpy(target->centre.data(), slicer.centres().data(), static_cast<size_t>(bytes(args.dim)));
   return target.release();
 }
 
@@ -510,7 +501,7 @@ void slice_order(const T* z, int64_t n, int64_t* order) {
   if (n == 0) return;
   Workspace<T> w;
   uint64_t* memory = w.records.get(2 * n);
-  const uint64_t* records = loops<T>().sort(z, n, 0, memory, memory + n, w.counts.get(sort_counts));
+  const uint64_t* records = loops<T>().sort(z, n, 0, memory, memory + n, w.counts.get(sort_counts), poll_inside_chunk);
   for (int64_t k = 0; k < n; ++k) order[k] = static_cast<uint32_t>(records[k]);
 }
 template void slice_order<float>(const float*, int64_t, int64_t*);

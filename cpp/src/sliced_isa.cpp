@@ -150,33 +150,35 @@ MK_HD void pass(const uint64_t* from, uint64_t* to, int64_t n, int shift, int bi
 }
 
 // By the 32 bits of the high half: three passes, the result is in b.
-MK_HD void sort_high_half(uint64_t* a, uint64_t* b, int64_t n, uint32_t* counts) {
+MK_HD void sort_high_half(uint64_t* a, uint64_t* b, int64_t n, uint32_t* counts, void (*poll)()) {
   pass(a, b, n, 32, 11, counts);
+  poll();
   pass(b, a, n, 43, 11, counts);
+  poll();
   pass(a, b, n, 54, 10, counts);
 }
 
-MK_HD const uint64_t* sort_keys(const float* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b,
-                                uint32_t* counts) {
+MK_HD const uint64_t* sort_keys(const float* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts,
+                                void (*poll)()) {
   for (int64_t i = 0; i < n; ++i)
     a[i] = static_cast<uint64_t>(ordered(z[i])) << 32 | (offset + static_cast<uint32_t>(i));
-  sort_high_half(a, b, n, counts);
+  sort_high_half(a, b, n, counts, poll);
   for (int64_t i = 0; i < n; ++i)
     b[i] =
         static_cast<uint64_t>(bits_of_ordered(static_cast<uint32_t>(b[i] >> 32))) << 32 | static_cast<uint32_t>(b[i]);
   return b;
 }
 
-MK_HD const uint64_t* sort_keys(const double* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b,
-                                uint32_t* counts) {
+MK_HD const uint64_t* sort_keys(const double* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts,
+                                void (*poll)()) {
   const double* from = z - offset;  // by index
   for (int64_t i = 0; i < n; ++i) a[i] = ordered(z[i]) << 32 | (offset + static_cast<uint32_t>(i));
-  sort_high_half(a, b, n, counts);
+  sort_high_half(a, b, n, counts, poll);
   for (int64_t i = 0; i < n; ++i) {
     uint32_t index = static_cast<uint32_t>(b[i]);
     a[i] = (ordered(from[index]) >> 32 << 32) | index;
   }
-  sort_high_half(a, b, n, counts);
+  sort_high_half(a, b, n, counts, poll);
   return b;
 }
 
@@ -273,10 +275,13 @@ struct Places<double> {
 constexpr int64_t moves_per_point = 8;  // more insertions than that, and sorting by all bits is faster
 MK_HD int bits_of(int64_t n) { return bit_width(static_cast<uint64_t>(n)); }
 
-// Two passes by two digits of the place, the lower one first, then insertion. The result is in b; false: too crowded.
+constexpr int64_t many = 1 << 19;
+enum class Sorted { yes, no, crowded };
+
+// Two passes by two digits of the place, the lower one first, then insertion. The result is in b.
 template <class T>
-MK_HD bool sort_by_digits(const T* z, int64_t n, uint32_t offset, const Places<T>& places, uint64_t* a, uint64_t* b,
-                          uint32_t* counts) {
+MK_HD Sorted sort_by_digits(const T* z, int64_t n, uint32_t offset, const Places<T>& places, uint64_t* a, uint64_t* b,
+                            uint32_t* counts, void (*poll)()) {
   const int bits = n <= 1024 ? 7 : n <= 4096 ? 8 : n <= 16384 ? 9 : n <= 65536 ? 10 : 11;
   const uint32_t mask = (1u << bits) - 1;
   const int high_shift = Places<T>::bits - bits, low_shift = high_shift - bits;
@@ -297,21 +302,22 @@ MK_HD bool sort_by_digits(const T* z, int64_t n, uint32_t offset, const Places<T
     const uint64_t record = a[i];
     b[high_counts[places.of_record(record) >> high_shift]++] = record;
   }
-  return insertion<T>(z - offset, b, n, moves_per_point * n);
+  if (n >= many) poll();
+  return insertion<T>(z - offset, b, n, moves_per_point * n) ? Sorted::yes : Sorted::crowded;
 }
 
 // For slices beyond the second-level cache: one pass into buckets that fit into the first one, each then sorted by the next
-// digit and insertion. The result is in a; of b one bucket is used. False: too crowded.
+// digit and insertion. The result is in a; of b one bucket is used. No: one bucket is too large.
 template <class T>
-MK_HD bool sort_by_buckets(const T* z, int64_t n, uint32_t offset, const Places<T>& places, uint64_t* a, uint64_t* b,
-                           uint32_t* counts) {
+MK_HD Sorted sort_by_buckets(const T* z, int64_t n, uint32_t offset, const Places<T>& places, uint64_t* a, uint64_t* b,
+                             uint32_t* counts, void (*poll)()) {
   constexpr int64_t most = 1 << 15;  // in one bucket
   const int wanted = bits_of(n) - 10, bits = wanted < 11 ? wanted : 11, shift = Places<T>::bits - bits;
   const uint32_t buckets = 1u << bits;
   for (uint32_t i = 0; i < buckets; ++i) counts[i] = 0;
   for (int64_t i = 0; i < n; ++i) ++counts[places.of(z[i]) >> shift];
   for (uint32_t i = 0; i < buckets; ++i)
-    if (counts[i] > most) return false;
+    if (counts[i] > most) return Sorted::no;
   to_offsets(counts, buckets);
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t place = places.of(z[i]);
@@ -335,30 +341,34 @@ MK_HD bool sort_by_buckets(const T* z, int64_t n, uint32_t offset, const Places<
         for (; at > first && less(by_index, record, a[at - 1]); --at) a[at] = a[at - 1];
         a[at] = record;
         allowed -= first + i - at;
+        if (allowed < 0) return Sorted::crowded;
       }
-      if (allowed < 0) return false;
     }
     first = last;
+    if (bucket % 64 == 63) poll();
   }
-  return true;
+  return Sorted::yes;
 }
 
 // Ascending order by the place in the range. Heavy tails crowd most points into few places: then by all bits.
 template <class T>
-const uint64_t* sort(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts) {
-  constexpr int64_t few = 48, many = 1 << 19;
+const uint64_t* sort(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts,
+                     void (*poll)()) {
+  constexpr int64_t few = 48;
   T low, high;
   range_of(z, n, low, high);
   const Places<T> places(low, high);
   if (n <= few || !places.useful()) {  // few, all equal, or a range beyond the type
     for (int64_t i = 0; i < n; ++i) a[i] = places.record(z[i], 0, offset + static_cast<uint32_t>(i));
     if (insertion<T>(z - offset, a, n, n <= few ? few * few : moves_per_point * n)) return a;
-  } else if (n >= many && sort_by_buckets(z, n, offset, places, a, b, counts)) {
-    return a;
-  } else if (sort_by_digits(z, n, offset, places, a, b, counts)) {
-    return b;
+  } else {
+    Sorted done = Sorted::no;
+    if (n >= many) done = sort_by_buckets(z, n, offset, places, a, b, counts, poll);
+    if (done == Sorted::yes) return a;
+    if (done == Sorted::no) done = sort_by_digits(z, n, offset, places, a, b, counts, poll);
+    if (done == Sorted::yes) return b;
   }
-  return sort_keys(z, n, offset, a, b, counts);
+  return sort_keys(z, n, offset, a, b, counts, poll);
 }
 
 // The record of point `index`, whose value is in its place.
@@ -519,6 +529,8 @@ double scan(const uint64_t* records, const SliceWeights& w, T* z, bool gradient)
   return gradient ? scan_points<T, Weighted, true>(records, w, z) : scan_points<T, Weighted, false>(records, w, z);
 }
 
+constexpr int64_t poll_points = 1 << 16;
+
 // |t|^p and, by `slope`, p |t|^(p - 1) sign(t)
 struct Power {
   double p;
@@ -540,7 +552,7 @@ struct Power {
 
 template <class T>
 double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, double shrink, T* z,
-                 bool gradient) {
+                 bool gradient, void (*poll)()) {
   const int64_t n = w.n, m = w.m;
   const int small = p == 1.0 ? 1 : p == 2.0 ? 2 : p == 3.0 ? 3 : p == 4.0 ? 4 : 0;
   const Power power{p, small};
@@ -552,6 +564,7 @@ double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, do
       double t = static_cast<double>(value_of(z, x[k])) - static_cast<double>(value_of(z, y[k]));
       sums[k & 3] += power(t, slope);
       if (gradient) z[static_cast<uint32_t>(x[k])] = static_cast<T>(slope * (each * shrink));
+      if (k % poll_points == poll_points - 1) poll();
     }
     return ((sums[0] + sums[1]) + (sums[2] + sums[3])) * each;
   }
@@ -567,6 +580,7 @@ double transport(const uint64_t* x, const uint64_t* y, const SliceWeights& w, do
   double left = x_mass(0), right = y_mass(0), pull = 0.0, from = static_cast<double>(value_of(z, x[0]));
   for (;;) {
     // The walk ends on the indices: remainders of floating-point weights need not come to 0 together.
+    if ((i + j) % poll_points == poll_points - 1) poll();
     const bool x_first = j == m - 1 || (i < n - 1 && left <= right);
     const double move = x_first ? left : right;
     value += move * power(from - static_cast<double>(value_of(z, y[j])), slope);

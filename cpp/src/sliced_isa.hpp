@@ -23,6 +23,7 @@ struct SliceWeights {
   double x_each, y_each;
 };
 
+// `poll` is called now and then by what may take long.
 template <class T>
 struct SlicedLoops {
   int lanes;  // points of a panel
@@ -38,7 +39,8 @@ struct SlicedLoops {
   void (*product)(const T* from, int64_t from_stride, int64_t count, const T* factors, int rows, bool first, T* to,
                   int64_t to_stride);
   // Records of z[0 .. n) in ascending order, equal values by index, in a or b (n each). Indices start at `offset`.
-  const uint64_t* (*sort)(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts);
+  const uint64_t* (*sort)(const T* z, int64_t n, uint32_t offset, uint64_t* a, uint64_t* b, uint32_t* counts,
+                          void (*poll)());
   // Records of the values first .. last of a slice, as they stand.
   void (*index)(const T* z, int64_t first, int64_t last, uint64_t* out);
   // The sorted records of x and the values of y, which stand sorted in the slice, become one; x before y where equal.
@@ -47,7 +49,7 @@ struct SlicedLoops {
   double (*scan)(const uint64_t* records, const SliceWeights& w, T* z, bool gradient);
   // W_p^p from the records of x and of y; g likewise, times shrink.
   double (*transport)(const uint64_t* x, const uint64_t* y, const SliceWeights& w, double p, double shrink, T* z,
-                      bool gradient);
+                      bool gradient, void (*poll)());
   // values (sorted, float64) and signed weights of a whole slice, and derivatives put back in their places
   void (*to_doubles)(const uint64_t* records, const SliceWeights& w, const T* z, double* values, double* weights);
   void (*scatter)(const uint64_t* records, int64_t count, const double* force, T* g);

@@ -400,6 +400,29 @@ def test_divergence_is_reported():
     assert not result.converged and np.isnan(result.stats["mmd2"][-1])
 
 
+DIVERGING = {
+    "sliced": lambda y: SlicedMMDFlow(y, 1e300, n_slices=3, momentum=0.9),
+    "fixed": lambda y: SlicedMMDFlow(y, 1e300, n_slices=3, momentum=0.9, resample=False),
+    "conditional": lambda y: ConditionalSlicedMMDFlow(y, y, step=1e300, n_slices=3),
+    "exact": lambda y: MMDFlow(mk.kernels.Energy(), y, 1e300, momentum=0.9),
+    "single": lambda y: SlicedMMDFlow(y.astype("float32"), 1e38, n_slices=3),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+def test_finite_but_enormous_particles_have_diverged(name):
+    """Beyond what can be projected there is no force; what was saved before stays."""
+    flow = DIVERGING[name](normal(1, 20, 2))
+    x0 = normal(2, 20, 2, dtype="float32" if name == "single" else "float64")
+    for n_steps in (1, 2, 200):
+        with pytest.warns(mk.ConvergenceWarning, match="not finite"), np.errstate(all="ignore"):
+            result = run(flow, x0, n_steps)
+        assert not result.converged and len(result.x) == n_steps
+        assert np.isnan(result.stats["mmd2"][-1]) and result.x.dtype == x0.dtype
+    with pytest.raises(ValueError, match="^x: expected numbers whose"):
+        flow.init(x0 * x0.dtype.type(1e38 if name == "single" else 1e200))
+
+
 REFUSED = {
     "target: expected shape": lambda y: SlicedMMDFlow(y[0]),
     "target: expected at least one": lambda y: SlicedMMDFlow(y[:0]),

@@ -10,7 +10,7 @@ import numpy as np
 
 from mckean import random
 from mckean._array import Input, as_input, as_match, check_finite, nonfinite_rows, to_numpy
-from mckean._errors import as_real, as_seed, nonnegative, positive
+from mckean._errors import OutOfRange, as_real, as_seed, nonnegative, positive
 from mckean.samplers._parts import starting_points
 from mckean.stepping import _combine_checked
 
@@ -94,6 +94,14 @@ def _duplicates(a: np.ndarray[Any, Any]) -> int:
     return len(among) - len(np.unique(among, axis=0)) if len(among) else 0
 
 
+def _lost(x: Input, limit: float) -> Any:
+    """The positions with NaN for coordinates too large to go on with, or for all if it is not theirs alone."""
+    host = np.array(to_numpy(x.array))
+    large = abs(host) > limit
+    host[large if large.any() else ...] = np.nan
+    return x.framework.asarray(host, x.device)
+
+
 class Flow:
     """Gradient flow with momentum: ``m <- v(x) + momentum m``, then ``x <- x + step decay^k m``."""
 
@@ -146,11 +154,13 @@ class Flow:
         """The state at new positions."""
         try:
             mmd2, forces, coefficients = self._velocity(x, seed, step)
-        except ValueError:
-            if m is None or not nonfinite_rows(x):
-                raise
+        except ValueError as error:
             # A diverged cloud has no projections to sort; `run` reports it.
-            return FlowState(x.array, m.array, float("nan"), seed, step)
+            if m is not None and nonfinite_rows(x):
+                return FlowState(x.array, m.array, float("nan"), seed, step)
+            if m is not None and isinstance(error, OutOfRange):
+                return FlowState(_lost(x, error.limit), m.array, float("nan"), seed, step)
+            raise
         arrays = [f.data for f in forces]
         if m is not None:
             arrays, coefficients = [*arrays, m.data], [*coefficients, self.momentum]

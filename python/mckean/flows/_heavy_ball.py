@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +75,15 @@ def check_weights(w: Any, name: str, of: Input, of_name: str) -> Any:
     """Check weights of the points of a cloud: not negative, of a positive sum; None stays None."""
     if w is None:
         return None
-    found = as_match(w, name, of, of_name, shape=of.shape[:1])
+    found = as_match(w, name, of, of_name, shape=of.shape[:1], any_float=True)
     check_finite(found, name)
     values = to_numpy(found.array)
-    if values.min() < 0 or not values.sum() > 0:
+    with np.errstate(over="ignore"):
+        least, total = values.min(), values.sum(dtype=np.float64)
+    if least < 0 or not 0 < total < np.inf:
         raise ValueError(
-            f"{name}: expected weights >= 0 with a positive sum, "
-            f"got a least of {values.min()} and a sum of {values.sum()}"
+            f"{name}: expected weights >= 0 with a positive, finite sum, "
+            f"got a least of {least} and a sum of {total}"
         )
     return found.array
 
@@ -184,5 +187,13 @@ class Flow:
                 f"x0: {found} of {len(points)} {what} repeat another exactly; they feel equal forces and never part, "
                 "give jitter > 0 to separate them",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=_callers_level(),
             )
+
+
+def _callers_level() -> int:
+    """The `stacklevel`, in the function that asks, of the first caller outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "mckean":
+        level, frame = level + 1, frame.f_back
+    return level

@@ -454,7 +454,7 @@ def test_the_warning_of_duplicates_points_at_the_caller():
     for call in (lambda: SlicedMMDFlow(y).init(x0), lambda: mk.run(SlicedMMDFlow(y), x0, 1, progress=False)):  # fmt: skip
         with pytest.warns(RuntimeWarning, match="repeat") as caught:
             call()
-        assert caught[0].filename == __file__
+        assert (caught[0].filename, caught[0].lineno) == (__file__, call.__code__.co_firstlineno)
 
 
 def test_one_observation_may_be_a_list():

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -472,6 +473,21 @@ def test_resolve_checks_arrays(xp, dtype):
     for shape in ((4,), (2, 3), (1, 2, 4), (0, 4)):
         with pytest.raises(ValueError, match="^directions: expected"):
             _directions.resolve(xp.asarray(np.ones(shape)), 4, 100, 0, dtype)
+
+
+def test_resolve_checks_arrays_without_a_copy():
+    rows = np.zeros((20_000, 100))
+    rows[:, 3] = 1.0
+    rows[-2] *= 2
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="^directions: .* got 2 in row 19998"):
+            _directions.resolve(rows, 100, 100, 0, "float64")
+        rows[-2] /= 2
+        assert _directions.resolve(rows, 100, 100, 0, "float64") is rows
+        assert tracemalloc.get_traced_memory()[1] < rows.nbytes / 8
+    finally:
+        tracemalloc.stop()
 
 
 def test_resolve_takes_lists_integers_and_views():

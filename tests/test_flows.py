@@ -400,7 +400,86 @@ def test_divergence_is_reported():
     assert not result.converged and np.isnan(result.stats["mmd2"][-1])
 
 
+DIVERGING = {
+    "sliced": lambda y: SlicedMMDFlow(y, 1e300, n_slices=3, momentum=0.9),
+    "fixed": lambda y: SlicedMMDFlow(y, 1e300, n_slices=3, momentum=0.9, resample=False),
+    "conditional": lambda y: ConditionalSlicedMMDFlow(y, y, step=1e300, n_slices=3),
+    "exact": lambda y: MMDFlow(mk.kernels.Energy(), y, 1e300, momentum=0.9),
+    "single": lambda y: SlicedMMDFlow(y.astype("float32"), 1e38, n_slices=3),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+def test_finite_but_enormous_particles_have_diverged(name):
+    """Beyond what can be projected there is no force; what was saved before stays."""
+    flow = DIVERGING[name](normal(1, 20, 2))
+    x0 = normal(2, 20, 2, dtype="float32" if name == "single" else "float64")
+    for n_steps in (1, 2, 200):
+        with pytest.warns(mk.ConvergenceWarning, match="not finite"), np.errstate(all="ignore"):
+            result = run(flow, x0, n_steps)
+        assert not result.converged and len(result.x) == n_steps
+        assert np.isnan(result.stats["mmd2"][-1]) and result.x.dtype == x0.dtype
+    with pytest.raises(ValueError, match="^x: expected numbers whose"):
+        flow.init(x0 * x0.dtype.type(1e38 if name == "single" else 1e200))
+
+
+def test_weights_of_either_dtype_and_lists():
+    x, y, w = normal(1, 20, 2), normal(2, 12, 2), np.arange(12.0)
+    for make in (
+        lambda b: SlicedMMDFlow(y, target_weights=b, n_slices=5, target_batch=7),
+        lambda b: MMDFlow(mk.kernels.Energy(), y, 1.0, target_weights=b),
+        lambda b: ConditionalSlicedMMDFlow(y, y, step=1.0, conditions=x, target_weights=b),
+    ):
+        both = [run(make(b), x, 3).x for b in (w, w.astype("float32"), w.tolist())]
+        np.testing.assert_array_equal(both[0], both[1])
+        np.testing.assert_array_equal(both[0], both[2])
+    for r in (True, False):
+        xi = [[1.0, 0.0], [0.6, 0.8]]
+        a, b = (run(SlicedMMDFlow(y, directions=u, resample=r), x, 3).x for u in (xi, np.array(xi)))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_batches_always_have_weight():
+    w = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow = SlicedMMDFlow(normal(1, 6, 2), target_weights=w, target_batch=4, n_slices=2)
+        assert run(flow, normal(2, 5, 2), 100).converged
+        with pytest.raises(ValueError, match="^target_weights: .* finite sum"):
+            SlicedMMDFlow(normal(1, 6, 2), target_weights=np.full(6, 1e308))
+
+
+def test_the_warning_of_duplicates_points_at_the_caller():
+    y, x0 = normal(1, 6, 2), np.zeros((3, 2))
+    for call in (lambda: SlicedMMDFlow(y).init(x0), lambda: mk.run(SlicedMMDFlow(y), x0, 1, progress=False)):  # fmt: skip
+        with pytest.warns(RuntimeWarning, match="repeat") as caught:
+            call()
+        assert (caught[0].filename, caught[0].lineno) == (__file__, call.__code__.co_firstlineno)
+
+
+def test_one_observation_may_be_a_list():
+    x = normal(1, 30, 1)
+    options = dict(n_samples=4, n_steps=2, n_slices=3, progress=False)
+    one, two, three = (
+        mk.flows.posterior_samples(x, x + 1, o, **options)
+        for o in ([0.5], np.array([0.5]), [[0.5]])
+    )
+    np.testing.assert_array_equal(one, two)
+    assert one.shape == (4, 1) and three.shape == (1, 4, 1)
+    with pytest.raises(TypeError, match="^observation: "):
+        mk.flows.posterior_samples(x, x + 1, [[0.5], [1.0, 2.0]], **options)
+
+
 REFUSED = {
+    "target_batch: expected more than the 3 points of weight 0, got 3": lambda y: SlicedMMDFlow(
+        y, target_weights=[0, 0, 0, 1, 1, 1.0], target_batch=3
+    ),
+    "directions: expected rows of length 1, got 2 in row 1": lambda y: SlicedMMDFlow(
+        y, directions=[[1.0, 0.0], [0.0, 2.0]]
+    ),
+    "directions: expected shape (P, 2), got (3, 3)": lambda y: SlicedMMDFlow(
+        y, directions=np.eye(3)
+    ),
     "target: expected shape": lambda y: SlicedMMDFlow(y[0]),
     "target: expected at least one": lambda y: SlicedMMDFlow(y[:0]),
     "target: expected finite": lambda y: SlicedMMDFlow(y * np.nan),

@@ -1,8 +1,10 @@
 """Sliced distances and the energy distance against brute force, closed forms, SciPy and POT."""
 
 import math
+import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -209,7 +211,18 @@ def test_slicing_constant():
     for d in (1, 4, 100, 1001):
         assert slicing_constant(d + 2, 1) == pytest.approx(slicing_constant(d, 1) * (d + 1) / d, rel=1e-11)  # fmt: skip
     assert slicing_constant(1, 0.3) == 1.0
-    for bad, message in (((0, 1), "^dim: "), ((2, 2), "^r: "), ((2, 0.0), "^r: ")):
+    for r in (0.3, 1.0, 1.9):
+        for d in (998, 999, 10**6):  # across the change to the series, and in it
+            assert slicing_constant(d + 2, r) == pytest.approx(slicing_constant(d, r) * (d + r) / d, rel=2e-12 if d < 1000 else 1e-14)  # fmt: skip
+    for d in (10**9, 10**15):
+        want = math.sqrt(math.pi * d / 2) * (1 - 1 / (4 * d))
+        assert slicing_constant(d) == pytest.approx(want, rel=2e-15)
+    for bad, message in (
+        ((10**400, 1), "^dim: "),
+        ((0, 1), "^dim: "),
+        ((2, 2), "^r: "),
+        ((2, 0.0), "^r: "),
+    ):
         with pytest.raises(ValueError, match=message):
             slicing_constant(*bad)
 
@@ -656,8 +669,8 @@ def test_wrong_exponents():
                 call(*(X, Y)[: 1 + (call is not Target)], r=r)
     with pytest.raises(TypeError, match="^r: expected a number, got None"):
         mk.sliced_mmd2(X, Y, r=None)
-    for p in (0.5, -2):
-        with pytest.raises(ValueError, match="^p: expected a number of at least 1, got"):
+    for p in (0.5, -2, 65, 1e300):
+        with pytest.raises(ValueError, match="^p: expected 1 <= p <= 64, got"):
             mk.sliced_wasserstein(X, Y, p=p)
     with pytest.raises(ValueError, match="^p: expected a finite number"):
         mk.sliced_wasserstein(X, Y, p=INF)
@@ -779,15 +792,90 @@ def test_a_target_keeps_its_own_copy(clouds):
         target.n_slices = 3
 
 
+def test_large_powers_are_not_zero(dtype):
+    x = random.normal(1, (30, 2), dtype=dtype)
+    for unit in (1e-3, 1.0, 1e3):
+        s = np.dtype(dtype).type(unit)
+        value, grad = mk.sliced_wasserstein(s * x, s * (x + 1), p=64, n_slices=9, return_grad=True)
+        assert 0.3 * unit < value < 3 * unit and np.isfinite(grad).all() and grad.any()
+
+
+def test_value_has_the_bits_of_value_with_gradient(clouds, masses, dtype):
+    x, y = (t.astype(dtype) for t in clouds)
+    far = [random.normal(s, (3000, 2), dtype=dtype) for s in (1, 2)]
+    for a, b, u in ((x, y, None), (x, y, masses[0]), (*far, None)):
+        for r in (0.5, 1.0, 1.7):
+            options = {"r": r, "n_slices": 9, "x_weights": u}
+            assert mk.sliced_mmd2(a, b, **options) == mk.sliced_mmd2_grad(a, b, **options)[0]
+            target = Target(b, r=r, n_slices=9)
+            assert mk.sliced_mmd2(a, target, x_weights=u) == mk.sliced_mmd2_grad(a, target, x_weights=u)[0]  # fmt: skip
+
+
+def test_too_many_points_are_refused(clouds, monkeypatch):
+    from mckean.sliced import _clouds
+
+    x, y = clouds
+    target = Target(y)
+    monkeypatch.setattr(_clouds, "_MOST", 55)
+    monkeypatch.setattr("mckean.sliced._call.moved", None)  # nothing is computed
+    for call in (mk.sliced_mmd2, mk.sliced_mmd2_grad, mk.sliced_wasserstein):
+        with pytest.raises(ValueError, match=r"^y: expected fewer than 55 points with those of x, got 31 \+ 24"):  # fmt: skip
+            call(x, y)
+    with pytest.raises(ValueError, match="^y: expected fewer than 55 points with"):
+        mk.sliced_mmd2(x, target)
+    monkeypatch.setattr(_clouds, "_MOST", 24)
+    with pytest.raises(ValueError, match="^x: expected fewer than 24 points, got 31"):
+        mk.sliced_mmd2(x, y)
+    with pytest.raises(ValueError, match="^y: expected fewer than 24 points, got 24"):
+        Target(y)
+
+
+def test_targets_too_large_say_how_large():
+    y, xi = np.zeros((1_000_000, 2)), np.tile([1.0, 0.0], (1_000_000, 1))
+    with pytest.raises(MemoryError, match="^1000000 slices of 1000000 points need 7.45e.03 GiB"):
+        Target(y, directions=xi)
+    with pytest.raises(TypeError):
+        pickle.dumps(Target(y[:3]))
+
+
+def test_huge_weights_raise_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="^x_weights: expected weights of a positive, finite sum, got inf"):  # fmt: skip
+            mk.sliced_mmd2(X, Y, x_weights=np.full(3, 1e308))
+
+
 def test_what_belongs_to_a_target(clouds):
     x, y = clouds
     target, other = Target(y), Target(y, distance="wasserstein")
     for options in ({"n_slices": 7}, {"seed": 1}, {"directions": np.eye(3)}, {"directions": "random"}, {"y_weights": np.ones(24)}, {"r": 1.5}):  # fmt: skip
         name = next(iter(options))
-        with pytest.raises(ValueError, match=f"^{name}: expected none beside a Target"):
+        with pytest.raises(ValueError, match=f"^{name}: expected .*Target"):
             mk.sliced_mmd2(x, target, **options)
-    with pytest.raises(ValueError, match="^p: expected none beside a Target"):
+    with pytest.raises(ValueError, match="^p: expected 2.0 to match the Target y, got 3.0"):
         mk.sliced_wasserstein(x, other, p=3)
+    # Defaults given on purpose contradict another target all the same, and what is equal agrees.
+    own = {"n_slices": 7, "seed": 3, "directions": "random"}
+    target = Target(y, r=0.5, **own)
+    value = mk.sliced_mmd2(x, target)
+    assert mk.sliced_mmd2(x, target, r=0.5, **own) == value == mk.sliced_mmd2(x, y, r=0.5, **own)
+    assert mk.sliced_mmd2(x, target, directions=mk.sliced.directions(3, 7, "random", seed=3)) == value  # fmt: skip
+    for options in ({"r": 1.0}, {"n_slices": 100}, {"seed": 0}, {"directions": "orthogonal"}):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"^{name}: expected .* to match the Target y, got"):
+            mk.sliced_mmd2(x, target, **options)
+    first = Target(y, distance="wasserstein", p=1, directions=np.eye(3))
+    value = mk.sliced_wasserstein(x, first)
+    assert mk.sliced_wasserstein(x, first, p=1, directions=np.eye(3), n_slices=3) == value
+    for options in ({"p": 2}, {"n_slices": 100}, {"directions": "orthogonal"}, {"directions": -np.eye(3)}):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected .* the Target y"):
+            mk.sliced_wasserstein(x, first, **options)
+    for options in ({"distance": "wasserstein", "r": 1.5}, {"p": 7}, {"p": 2.0}):
+        with pytest.raises(ValueError, match="^[rp]: expected none for distance="):
+            Target(y, **options)
+    for points in (x, x[:, :1]):
+        with pytest.raises(TypeError, match="^y: expected points, got a Target"):
+            mk.energy_distance(points, Target(y[:, :1]))
     with pytest.raises(ValueError, match="^y: expected a Target made with distance='mmd', got 'wasserstein'"):  # fmt: skip
         mk.sliced_mmd2(x, other)
     with pytest.raises(ValueError, match="^y: expected a Target made with distance='wasserstein', got 'mmd'"):  # fmt: skip
@@ -798,8 +886,6 @@ def test_what_belongs_to_a_target(clouds):
         mk.sliced_mmd2(x.astype("float32"), target)
     with pytest.raises(ValueError, match=r"^x: expected 3 coordinates to match y \(24, 3\), got \(31, 2\)"):  # fmt: skip
         mk.sliced_mmd2(x[:, :2], target)
-    with pytest.raises(TypeError, match="^y: "):
-        mk.energy_distance(x, target)
     with pytest.raises(ValueError, match=r"^y: expected shape \(m, d\), got \(2, 24, 3\)"):
         Target(np.stack([y, y]))
     with pytest.raises(ValueError, match="^distance: expected one of 'mmd', 'wasserstein'"):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mckean._errors import DeviceError
+from mckean._errors import DeviceError, OutOfRange
 
 __all__ = [
     "DEVICE_MEMORY",
@@ -570,7 +570,7 @@ def check_size(x: Input, name: str, limit: float, what: str) -> None:
     top = largest(x, limit)
     if not top <= limit:
         check_finite(x, name)
-        raise ValueError(f"{name}: expected numbers {what}, got one of size {top:.3g}")
+        raise OutOfRange(f"{name}: expected numbers {what}, got one of size {top:.3g}", limit)
 
 
 def check_finite(x: Input, name: str) -> None:

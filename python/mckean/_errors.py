@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "ConvergenceWarning",
     "DeviceError",
+    "OutOfRange",
     "as_count",
     "as_real",
     "as_seed",
@@ -28,6 +29,17 @@ class DeviceError(RuntimeError):
 class ConvergenceWarning(UserWarning):
     """Issued when a result is returned that did not converge; ``result.converged`` says the
     same."""
+
+
+class OutOfRange(ValueError):
+    """Raised for finite numbers that are too large to compute with."""
+
+    def __init__(self, message: str, limit: float) -> None:
+        super().__init__(message, limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class CheckpointError(ValueError):

@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 from mckean import sliced
+from mckean.sliced._defaults import DIRECTIONS, ORDER, RIESZ, SEED, SLICES
 
 __all__ = ["energy_distance", "sliced_mmd2", "sliced_wasserstein"]
 
@@ -18,10 +19,10 @@ def sliced_mmd2(
     x: Any,
     y: Any,
     *,
-    n_slices: int = 100,
-    r: float = 1.0,
-    directions: Any = "orthogonal",
-    seed: Any = 0,
+    n_slices: int = SLICES,
+    r: float = RIESZ,
+    directions: Any = DIRECTIONS,
+    seed: Any = SEED,
     x_weights: Any = None,
     y_weights: Any = None,
 ) -> Any:
@@ -69,10 +70,10 @@ def sliced_wasserstein(
     x: Any,
     y: Any,
     *,
-    p: float = 2,
-    n_slices: int = 100,
-    directions: Any = "orthogonal",
-    seed: Any = 0,
+    p: float = ORDER,
+    n_slices: int = SLICES,
+    directions: Any = DIRECTIONS,
+    seed: Any = SEED,
     x_weights: Any = None,
     y_weights: Any = None,
 ) -> Any:
@@ -83,7 +84,7 @@ def sliced_wasserstein(
     x, y, n_slices, directions, seed, x_weights, y_weights
         See `sliced_mmd2`.
     p : float, optional
-        At least 1.
+        From 1 to 64.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mckean import random
-from mckean._array import Input, as_input, as_match, to_numpy
+from mckean._array import Input, as_input, as_match, framework_of, to_numpy
 from mckean._errors import as_count, as_seed, positive
 from mckean._run import run
 from mckean.flows._heavy_ball import check_weights, cloud
@@ -50,7 +50,7 @@ class ConditionalSlicedMMDFlow(SlicedFlow):
     n_slices, momentum, r, directions, resample, decay, target_batch, jitter
         See `SlicedMMDFlow`; directions have ``dx + dy`` coordinates, and `target_batch` counts pairs.
     target_weights : array, shape (N,), optional
-        Weights of the pairs >= 0. `conditions` must then follow the weighted marginal.
+        Weights of the pairs >= 0, float32 or float64. `conditions` must then follow the weighted marginal.
 
     Raises
     ------
@@ -265,7 +265,8 @@ def posterior_samples(
     """
     at = cloud(x, "x")
     given = cloud(as_match(y, "y", at, "x", shape=(at.shape[0], "dy")).array, "y")
-    one = len(getattr(observation, "shape", (0, 0))) == 1
+    observation = framework_of(observation).adopt(observation, "observation")
+    one = len(observation.shape) == 1
     wanted = _like(observation[None] if one else observation, "observation", given)
     n_samples = as_count(n_samples, "n_samples", least=1)
     seed = as_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from mckean import random
 from mckean._array import Input, as_input, as_match, check_finite, nonfinite_rows, to_numpy
-from mckean._errors import as_real, as_seed, nonnegative, positive
+from mckean._errors import OutOfRange, as_real, as_seed, nonnegative, positive
 from mckean.samplers._parts import starting_points
 from mckean.stepping import _combine_checked
 
@@ -74,13 +75,15 @@ def check_weights(w: Any, name: str, of: Input, of_name: str) -> Any:
     """Check weights of the points of a cloud: not negative, of a positive sum; None stays None."""
     if w is None:
         return None
-    found = as_match(w, name, of, of_name, shape=of.shape[:1])
+    found = as_match(w, name, of, of_name, shape=of.shape[:1], any_float=True)
     check_finite(found, name)
     values = to_numpy(found.array)
-    if values.min() < 0 or not values.sum() > 0:
+    with np.errstate(over="ignore"):
+        least, total = values.min(), values.sum(dtype=np.float64)
+    if least < 0 or not 0 < total < np.inf:
         raise ValueError(
-            f"{name}: expected weights >= 0 with a positive sum, "
-            f"got a least of {values.min()} and a sum of {values.sum()}"
+            f"{name}: expected weights >= 0 with a positive, finite sum, "
+            f"got a least of {least} and a sum of {total}"
         )
     return found.array
 
@@ -92,6 +95,14 @@ def _duplicates(a: np.ndarray[Any, Any]) -> int:
     # Only rows that share the first coordinate are worth comparing as a whole.
     among = a[order[np.append(False, tie) | np.append(tie, False)]]
     return len(among) - len(np.unique(among, axis=0)) if len(among) else 0
+
+
+def _lost(x: Input, limit: float) -> Any:
+    """The positions with NaN for coordinates too large to go on with, or for all if it is not theirs alone."""
+    host = np.array(to_numpy(x.array))
+    large = abs(host) > limit
+    host[large if large.any() else ...] = np.nan
+    return x.framework.asarray(host, x.device)
 
 
 class Flow:
@@ -146,11 +157,13 @@ class Flow:
         """The state at new positions."""
         try:
             mmd2, forces, coefficients = self._velocity(x, seed, step)
-        except ValueError:
-            if m is None or not nonfinite_rows(x):
-                raise
+        except ValueError as error:
             # A diverged cloud has no projections to sort; `run` reports it.
-            return FlowState(x.array, m.array, float("nan"), seed, step)
+            if m is not None and nonfinite_rows(x):
+                return FlowState(x.array, m.array, float("nan"), seed, step)
+            if m is not None and isinstance(error, OutOfRange):
+                return FlowState(_lost(x, error.limit), m.array, float("nan"), seed, step)
+            raise
         arrays = [f.data for f in forces]
         if m is not None:
             arrays, coefficients = [*arrays, m.data], [*coefficients, self.momentum]
@@ -174,5 +187,13 @@ class Flow:
                 f"x0: {found} of {len(points)} {what} repeat another exactly; they feel equal forces and never part, "
                 "give jitter > 0 to separate them",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=_callers_level(),
             )
+
+
+def _callers_level() -> int:
+    """The `stacklevel`, in the function that asks, of the first caller outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "mckean":
+        level, frame = level + 1, frame.f_back
+    return level

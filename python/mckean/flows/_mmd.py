@@ -33,7 +33,7 @@ class MMDFlow(Flow):
         Any kernel that is finite at distance 0. With `Energy` the velocity is the mean of that of `SlicedMMDFlow` over
         all directions.
     target : array, shape (m, d), float32 or float64
-        The data. Of the framework, dtype and device of the particles.
+        The data. Of the framework, dtype and device of the particles. Not copied: do not change it during a run.
     step : float
         Step size > 0.
     momentum : float
@@ -44,7 +44,7 @@ class MMDFlow(Flow):
         Noise injection [1]_: the velocity is evaluated at ``x + noise N(0, I)``, which lets particles leave places
         where a smooth kernel has no gradient. A function ``noise(k) -> float`` gives a level for every step k.
     target_weights : array, shape (m,), optional
-        Weights of the data >= 0, by default equal; normalised.
+        Weights of the data >= 0, float32 or float64, by default equal; normalised.
     jitter : float
         Standard deviation of normal noise added to the starting positions.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mckean import sliced
 from mckean._array import Input, as_input, as_match, is_array, to_numpy
 from mckean._errors import as_count, as_real, one_of
 from mckean.flows._heavy_ball import SUBSET_STREAM, Flow, check_weights, cloud, step_seed
 from mckean.interaction._permutation import rows, subset
+from mckean.sliced._directions import resolve
 
 __all__ = ["SlicedFlow", "SlicedMMDFlow"]
 
@@ -42,14 +45,16 @@ class SlicedFlow(Flow):
             raise TypeError(f"resample: expected True or False, got {resample!r}")
         if isinstance(directions, str):
             one_of(directions, "directions", _KINDS)
-        elif not callable(directions) and not is_array(directions):
+        elif is_array(directions) or isinstance(directions, (list, tuple)):
+            directions = resolve(directions, points.shape[1], n_slices, 0, points.dtype)
+        elif not callable(directions):
             names = ", ".join(map(repr, _KINDS))
             raise TypeError(
                 f"directions: expected one of {names}, an array (n_slices, d) or a function of a seed, "
                 f"got {type(directions).__name__}"
             )
         self.directions = directions
-        self.resample = resample and not is_array(directions)
+        self.resample = resample and not isinstance(directions, np.ndarray)
         self.target_batch = (
             None if target_batch is None else as_count(target_batch, "target_batch", least=1)
         )
@@ -59,6 +64,12 @@ class SlicedFlow(Flow):
             )
         if self.target_batch == points.shape[0]:
             self.target_batch = None
+        if self.target_batch is not None and weights is not None:
+            empty = int((to_numpy(weights) == 0).sum())
+            if self.target_batch <= empty:
+                raise ValueError(
+                    f"target_batch: expected more than the {empty} points of weight 0, got {self.target_batch}"
+                )
         self._sorted: tuple[int, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,7 +134,7 @@ class SlicedMMDFlow(SlicedFlow):
     Parameters
     ----------
     target : array, shape (m, d), float32 or float64
-        The data. Of the framework, dtype and device of the particles.
+        The data. Of the framework, dtype and device of the particles. Not copied: do not change it during a run.
     step : float
         Step size > 0.
     n_slices : int
@@ -134,17 +145,19 @@ class SlicedMMDFlow(SlicedFlow):
         Exponent of the kernel, 0 < r < 2. r = 1, the energy distance, is the fastest.
     directions : {"orthogonal", "random", "sobol"}, array of shape (n_slices, d), or callable
         See `mckean.sliced_mmd2`. A function ``directions(seed) -> array (n_slices, d)`` makes the directions of a step
-        from a seed of 53 bits. An array is used in every step.
+        from a seed of 53 bits. An array, of unit rows, is used in every step.
     resample : bool
-        Draw the directions anew in every step, or keep those of the first, along which the data is then sorted once.
-        Fixed directions save time, and have minimisers of their own unless there are many.
+        Draw the directions anew in every step, or keep those of the first, along which the data is then projected once.
+        That saves time where there is much more data than particles, or many coordinates. Fixed directions have
+        minimisers of their own unless there are many.
     decay : float
         0 < decay <= 1. The force is piecewise constant, so that with a constant step the particles chatter at a
         scale of ``step / n`` in the end.
     target_weights : array, shape (m,), optional
-        Weights of the data >= 0, by default equal; normalised.
+        Weights of the data >= 0, float32 or float64, by default equal; normalised.
     target_batch : int, optional
-        Use a fresh random subset of so many points of the data (without replacement) in every step.
+        Use a fresh random subset of so many points of the data (without replacement) in every step;
+        more than there are of weight 0.
     jitter : float
         Standard deviation of normal noise added to the starting positions.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mckean._array import Input, as_input, as_match, check_finite, largest
 from mckean._dispatch import executor, moved, place
-from mckean._errors import as_count
+from mckean._errors import OutOfRange, as_count
 from mckean.kernels import MAX_TERMS, RADIAL, Kernel
 
 __all__ = [
@@ -575,8 +575,9 @@ class _Call:
         for x, name in ((self.x, "x"), (self.y, "y")):
             top = largest(x, limit)
             if top > limit:
-                raise ValueError(
-                    f"{name}: expected numbers whose squared distances fit into {x.dtype}, got one of size {top:.3g}"
+                raise OutOfRange(
+                    f"{name}: expected numbers whose squared distances fit into {x.dtype}, got one of size {top:.3g}",
+                    limit,
                 )
 
     def to_device(self, x: Input) -> Any:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mckean._array import Input, to_numpy
 from mckean._dispatch import executor, moved, place
 from mckean.interaction._samples import scalars
-from mckean.sliced._clouds import first_cloud, second_cloud
+from mckean.sliced._clouds import check_together, first_cloud, second_cloud
 from mckean.sliced._exponents import constant
 from mckean.sliced._lines import Lines, lines
 from mckean.sliced._target import DISTANCES, Target
 from mckean.sliced._weights import doubles, probabilities
 
-__all__ = ["DIRECTIONS", "SEED", "SLICES", "Projected", "project"]
-
-# The defaults of every sliced distance.
-SLICES, DIRECTIONS, SEED = 100, "orthogonal", 0
+__all__ = ["Projected", "project"]
 
 
 class Projected(NamedTuple):
@@ -64,8 +59,9 @@ def project(
     """
     at = first_cloud(x, "x", exponent)
     if isinstance(y, Target):
-        _only_defaults(n_slices, directions, seed, y_weights)
-        y.check(at, distance)
+        y.check(at, distance, exponent)
+        y.check_given(n_slices, directions, seed, y_weights)
+        check_together(at.shape[-2], y.shape[0])
         if device is None and at.framework.name == "numpy":
             device = y.device
         memory, device = place(at, device)
@@ -75,6 +71,7 @@ def project(
         other = xi = v = None
     else:
         other_cloud = second_cloud(y, "y", at, "x", exponent)
+        check_together(at.shape[-2], other_cloud.shape[-2])
         found = lines(directions, at.shape[-1], n_slices, seed, at.dtype)
         memory, device = place(at, device)
         target = v = None
@@ -109,17 +106,3 @@ def project(
     return Projected(
         to_numpy(values.result()), factor, None if grad is None else grad.result(), at, found
     )
-
-
-def _only_defaults(n_slices: Any, directions: Any, seed: Any, y_weights: Any) -> None:
-    """What was fixed when a target was made cannot be given again."""
-    for given, default, name in (
-        (n_slices, SLICES, "n_slices"),
-        (directions, DIRECTIONS, "directions"),
-        (seed, SEED, "seed"),
-        (y_weights, None, "y_weights"),
-    ):
-        if given is not default and not (
-            isinstance(given, (int, str, np.integer)) and given == default
-        ):
-            raise ValueError(f"{name}: expected none beside a Target, which has its own")

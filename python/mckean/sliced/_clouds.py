@@ -9,7 +9,9 @@ from typing import Any
 from mckean._array import Input, as_input, as_match, check_size
 from mckean.interaction._samples import at_least
 
-__all__ = ["first_cloud", "second_cloud"]
+__all__ = ["check_together", "first_cloud", "second_cloud"]
+
+_MOST = 1 << 31  # points of both clouds of a problem are counted in 32 bits
 
 
 def first_cloud(x: Any, name: str, exponent: float) -> Input:
@@ -32,8 +34,17 @@ def second_cloud(y: Any, name: str, at: Input, at_name: str, exponent: float) ->
     return _sound(as_match(y, name, at, at_name, shape=shape), name, exponent)
 
 
+def check_together(n: int, m: int) -> None:
+    """Raise unless points of x and y can be numbered."""
+    if n + m >= _MOST:
+        raise ValueError(f"y: expected fewer than {_MOST} points with those of x, got {n} + {m}")
+
+
 def _sound(at: Input, name: str, exponent: float) -> Input:
-    at_least(at.shape[-2], 1, name)
+    count = at.shape[-2]
+    at_least(count, 1, name)
+    if count >= _MOST:
+        raise ValueError(f"{name}: expected fewer than {_MOST} points, got {count}")
     check_size(at, name, *_limit(at.dtype, at.shape[-1], exponent))
     return at
 

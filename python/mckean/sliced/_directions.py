@@ -16,6 +16,7 @@ __all__ = ["directions", "resolve"]
 
 KINDS = ("orthogonal", "random", "sobol")  # in the order of the native enumeration
 _SOBOL_DIM = 21201
+_BLOCK = 1 << 16  # numbers
 _UNIT = 1e-3  # how far from 1 the norm of a direction may be
 
 
@@ -128,11 +129,18 @@ def resolve(
         raise ValueError(f"directions: expected at least one row, got shape {given.shape}")
     _array.check_finite(given, "directions")
     rows = _array.to_numpy(given.array)
-    norm = np.linalg.norm(rows.astype(np.float64), axis=1)
-    bad = ~(abs(norm - 1) <= _UNIT)
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(f"directions: expected rows of length 1, got {norm[row]:.6g} in row {row}")
+    # A few rows at a time: there may be as many numbers as in the points.
+    height = max(1, _BLOCK // dim)
+    for first in range(0, len(rows), height):
+        block = rows[first : first + height].astype(np.float64)
+        with np.errstate(over="ignore"):
+            norm = np.sqrt(np.einsum("ij,ij->i", block, block))
+        bad = ~(abs(norm - 1) <= _UNIT)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(
+                f"directions: expected rows of length 1, got {norm[row]:.6g} in row {first + row}"
+            )
     return np.ascontiguousarray(rows, dtype)
 
 

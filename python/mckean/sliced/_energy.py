@@ -8,9 +8,11 @@ from mckean import kernels
 from mckean._array import Input, to_numpy
 from mckean.interaction import _sums
 from mckean.interaction._samples import host, scalars
-from mckean.sliced._call import DIRECTIONS, SEED, project
+from mckean.sliced._call import project
 from mckean.sliced._clouds import first_cloud, second_cloud
+from mckean.sliced._defaults import DIRECTIONS, SEED
 from mckean.sliced._exponents import as_riesz
+from mckean.sliced._target import Target
 from mckean.sliced._weights import probabilities
 
 __all__ = ["energy_distance"]
@@ -75,6 +77,8 @@ def energy_distance(
     (10.0, array([[-1.2, -1.6]]))
     """
     exponent = as_riesz(r)
+    if isinstance(y, Target):
+        raise TypeError("y: expected points, got a Target, which only sliced distances take")
     at = first_cloud(x, "x", exponent)
     if at.shape[-1] == 1 and exponent == 1.0:
         out = project(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mckean.sliced._call import DIRECTIONS, SEED, SLICES, Projected, project
+from mckean.sliced._call import Projected, project
+from mckean.sliced._defaults import DIRECTIONS, RIESZ, SEED, SLICES, given
 from mckean.sliced._error import standard_error
 from mckean.sliced._exponents import as_riesz
 from mckean.sliced._target import Target
@@ -17,7 +18,7 @@ def sliced_mmd2(
     y: Any,
     *,
     n_slices: int = SLICES,
-    r: float = 1.0,
+    r: float = RIESZ,
     directions: Any = DIRECTIONS,
     seed: Any = SEED,
     x_weights: Any = None,
@@ -41,7 +42,8 @@ def sliced_mmd2(
     x : array, shape (n, d) or (batch, n, d), float32 or float64
         At least one point.
     y : array, shape (m, d) or (batch, m, d), or mk.sliced.Target
-        Framework, dtype and device of `x`. A batch of x may share one cloud, or target.
+        Framework, dtype and device of `x`. A batch of x may share one cloud, or target. What a target was made with is
+        not needed again; what is given nevertheless has to agree.
     n_slices : int, optional
         Number P of directions; in one dimension one is enough and one is used.
     r : float, optional
@@ -105,7 +107,7 @@ def sliced_mmd2_grad(
     y: Any,
     *,
     n_slices: int = SLICES,
-    r: float = 1.0,
+    r: float = RIESZ,
     directions: Any = DIRECTIONS,
     seed: Any = SEED,
     x_weights: Any = None,
@@ -129,7 +131,7 @@ def sliced_mmd2_grad(
     Returns
     -------
     value : float, or array, shape (batch,)
-        The same bits as those of `sliced_mmd2` are not promised, but the same up to rounding.
+        The same bits as those of `sliced_mmd2`.
     grad : array, shape of `x`
         Framework, dtype and device of `x`.
 
@@ -166,9 +168,7 @@ def _mmd(
 ) -> Projected:
     exponent = as_riesz(r)
     if isinstance(y, Target):
-        if exponent != 1.0:
-            raise ValueError("r: expected none beside a Target, which has its own")
-        exponent = y.exponent if y.distance == "mmd" else exponent
+        exponent = exponent if given(r) or y.distance != "mmd" else y.exponent
     return project(
         "mmd",
         exponent,

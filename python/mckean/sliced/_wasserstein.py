@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mckean.sliced._call import DIRECTIONS, SEED, SLICES, project
+from mckean.sliced._call import project
+from mckean.sliced._defaults import DIRECTIONS, ORDER, SEED, SLICES, given
 from mckean.sliced._error import standard_error
 from mckean.sliced._exponents import as_power
 from mckean.sliced._target import Target
@@ -18,7 +19,7 @@ def sliced_wasserstein(
     x: Any,
     y: Any,
     *,
-    p: float = 2,
+    p: float = ORDER,
     n_slices: int = SLICES,
     directions: Any = DIRECTIONS,
     seed: Any = SEED,
@@ -37,9 +38,10 @@ def sliced_wasserstein(
     Parameters
     ----------
     x, y, n_slices, directions, seed, x_weights, y_weights, device
-        See `sliced_mmd2`. A target is one made with ``distance="wasserstein"``, whose p then counts.
+        See `sliced_mmd2`. A target is one made with ``distance="wasserstein"``.
     p : float, optional
-        At least 1. Powers are computed in float64, where distances below ``10^(-300/p)`` count as 0.
+        From 1 to 64. Powers are computed in float64, where distances below ``10^(-300/p)`` count as 0:
+        2e-5 for p = 64. With a target, its own.
     return_grad : bool, optional
         Return the gradient in `x` too; 0 where the value is 0. That in y is the gradient of swapped clouds.
     return_error : bool, optional
@@ -57,7 +59,7 @@ def sliced_wasserstein(
     Raises
     ------
     TypeError, ValueError
-        See `sliced_mmd2`; and if `p` is below 1.
+        See `sliced_mmd2`; and if `p` is out of range.
 
     See Also
     --------
@@ -79,9 +81,7 @@ def sliced_wasserstein(
     """
     power = as_power(p)
     if isinstance(y, Target):
-        if power != 2.0:
-            raise ValueError("p: expected none beside a Target, which has its own")
-        power = y.exponent if y.distance == "wasserstein" else power
+        power = power if given(p) or y.distance != "wasserstein" else y.exponent
     out = project(
         "wasserstein",
         power,

@@ -35,7 +35,8 @@ def probabilities(
     else:
         a = found.framework.cast(found.array, "float64")
     if 0 not in shape:
-        least, total = float(a.min()), a.sum(-1)
+        with np.errstate(over="ignore"):
+            least, total = float(a.min()), a.sum(-1)
         if not least >= 0.0:
             raise ValueError(f"{name}: expected weights >= 0, got {least}")
         low, high = float(total.min()), float(total.max())

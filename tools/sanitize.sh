@@ -54,7 +54,7 @@ for name in $which; do
   under() {
     # OpenBLAS is not instrumented: its threads would be reported.
     env LD_PRELOAD="$preload" MCKEAN_TEST_FRAMEWORKS=numpy OPENBLAS_NUM_THREADS=1 PYTHONPATH="$stage" \
-      ASAN_OPTIONS="detect_leaks=0:log_path=$log" \
+      ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:log_path=$log" \
       UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$log" \
       TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:die_after_fork=0:log_path=$log" \
       "$@"

@@ -68,7 +68,8 @@ for name in $which; do
   under python -m pytest -p no:cacheprovider --ignore=tests/test_cuda_build.py "$@" || status=$?
   # A report in a forked child or in a subprocess of a test need not fail that test, hence the log files.
   for report in "$log".*; do
-    [ -s "$report" ] || continue
+    # A test that asks for more memory than there is gets its MemoryError, and a line here.
+    grep -qv 'failed to allocate' "$report" 2>/dev/null || continue
     echo "sanitize: $name: report in $report"
     cat "$report"
     status=1

@@ -670,7 +670,7 @@ constexpr int walk_points = 128;  // of y, that a thread goes through for one po
 // point of y takes whatever rounding of the weights has left. A heavy point, with more points y than its threads should go
 // through, is left to the whole block.
 template <class T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 3)
     transport_kernel(const __grid_constant__ Slab<T> a, double p, int lanes, int64_t n_parts, double* parts) {
   __shared__ double room[block_threads];
   __shared__ int heavy[block_threads];  // of a group: where its point y begins, -1: done

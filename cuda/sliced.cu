@@ -2,20 +2,21 @@
 //
 // Projections x and y are sorted apart, row by row (a row: one direction of one problem), and a point finds its place
 // among the other points by binary search. All weights are whole numbers: counts times the other count where all are equal,
-// else multiples of 2^-62. So prefix sums are exact, in any order, and heights of the distribution functions are differences
+// else multiples of 2^-61. So prefix sums are exact, in any order, and heights of the distribution functions are differences
 // without rounding; sorted points y can be kept (SlicedTarget) and give the same bits as fresh ones.
 //
 // Rows are done in slabs, so memory is bounded: 64 MiB or a quarter of the inputs, whichever is more, besides what CUB asks
-// for and the partial means of y (1/32 of y at most); one row if that is more: for float 16 bytes a point of x and 8 of y,
-// for double 24 and 16, with weights 16 more, and 52 more for exponents other than 1. Every row and every entry of the
-// gradient is computed in an order of its own: results depend neither on slabs nor on the device; there are no atomics.
+// for; one row if that is more: for float 16 bytes a point of x and 8 of y, for double 24 and 16, with weights 16 more, and
+// 52 more for exponents other than 1. Every row and every entry of the gradient is computed in an order of its own: results
+// depend neither on slabs nor on the device; there are no atomics.
 #include <chrono>
 #include <limits>
+#include <mutex>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 
 #include "mckean/power_sum.hpp"
+#include "mckean/sliced.hpp"
 #include "pair_tile.cuh"
 #include "segmented_sort.cuh"
 
@@ -23,10 +24,11 @@ namespace mk {
 
 struct SlicedTarget {
   int64_t m, dim, slices;
-  Queue queue;                                  // where it was made, and is freed: must exist as long
   void *keys = nullptr, *directions = nullptr;  // (slices, m) sorted, (slices, dim)
   int64_t* masses = nullptr;                    // (slices, m) or null
   double* centre = nullptr;                     // (dim,)
+  cudaEvent_t done = nullptr;                   // after all that was queued so far to make or to read it, on any stream
+  mutable std::mutex records;                   // of `done`
 };
 
 namespace cuda {
@@ -36,7 +38,6 @@ namespace {
 #define MK_SLICED_BYTES (int64_t{64} << 20)
 #endif
 constexpr int64_t slab_bytes = MK_SLICED_BYTES;
-constexpr int64_t mean_points = 128;  // a thread adds up
 constexpr int per_thread = 4, chunk_points = block_threads * per_thread;
 constexpr int64_t max_points = std::numeric_limits<int>::max();
 
@@ -106,42 +107,21 @@ __device__ inline int rank_of(const T* keys, int first, int end, T z, bool equal
 
 // ---- projection and back-projection ---------------------------------------------------------------------------------
 
-// out (problems, groups, dim): sums of `mean_points` rows of in (problems, points, dim), in their order, times `factor`.
+// The centre of every problem's points y: (problems, dim). A thread reads at most centre_points coordinates, unless it has
+// to look for positive weights.
 template <class T>
-__global__ void group_sums_kernel(const T* in, int64_t problems, int64_t points, int64_t dim, double factor,
-                                  double* out) {
-  const int64_t groups = (points - 1) / mean_points + 1;
-  for (int64_t i = first_item(); i < problems * groups * dim; i += item_stride()) {
-    const int64_t k = i % dim, group = i / dim % groups, problem = i / dim / groups;
-    const int64_t first = group * mean_points, end = first + mean_points < points ? first + mean_points : points;
-    double sum = 0.0;
-    for (int64_t j = first; j < end; ++j) sum += static_cast<double>(in[(problem * points + j) * dim + k]);
-    out[i] = sum * factor;
-  }
-}
-
-// The mean of every problem's points y: (problems, dim).
-template <class T>
-void means(const T* y, int64_t problems, int64_t points, int64_t dim, double* out, Queue queue) {
-  const int64_t groups = (points - 1) / mean_points + 1;
-  const double all = static_cast<double>(points);
-  const char* name = "sliced";
-  auto add = [&](auto* in, int64_t count, double* sums, double factor) {
-    using In = std::remove_const_t<std::remove_pointer_t<decltype(in)>>;
-    launch(name, group_sums_kernel<In>, problems * ((count - 1) / mean_points + 1) * dim, queue, in, problems, count,
-           dim, factor, sums);
-  };
-  if (groups == 1) return add(y, points, out, 1.0 / all);
-  Scratch<double> sums(problems * groups * dim, queue), next(problems * ((groups - 1) / mean_points + 1) * dim, queue);
-  add(y, points, sums.data(), 1.0);
-  double *from = sums.data(), *to = next.data();
-  for (int64_t left = groups; left > 1; left = (left - 1) / mean_points + 1) {
-    const bool last = left <= mean_points;
-    const double* in = from;
-    add(in, left, last ? out : to, last ? 1.0 / all : 1.0);
-    double* other = from;
-    from = to;
-    to = other;
+__global__ void centre_kernel(const T* y, const double* weights, int64_t problems, int64_t points, int64_t dim,
+                              double* out) {
+  const int parts = points < centre_points ? static_cast<int>(points) : centre_points;
+  for (int64_t i = first_item(); i < problems * dim; i += item_stride()) {
+    const int64_t problem = i / dim, k = i % dim;
+    T values[centre_points];
+    int count = 0;
+    for (int part = 0; part < parts; ++part) {
+      const int64_t j = centre_point(part, parts, points, weights ? weights + problem * points : nullptr);
+      if (j >= 0) values[count++] = y[(problem * points + j) * dim + k];
+    }
+    out[i] = count > 0 ? static_cast<double>(lower_median(values, count)) : 0.0;
   }
 }
 
@@ -267,7 +247,8 @@ struct Masses {
     return rest == 0 ? i * share : i * share + i * rest / points;
   }
 };
-constexpr int64_t unit_mass = int64_t{1} << 62;
+// Rounded masses may sum to a little more than this, and slopes add two heights.
+constexpr int64_t unit_mass = int64_t{1} << 61;
 
 // masses (rows, points) of the sorted points, each on its own. weights (problems, points), `slices` rows a problem.
 __global__ void mass_kernel(const double* weights, const int* index, int64_t rows, int64_t points, int64_t slices,
@@ -683,22 +664,51 @@ __global__ void power_values_kernel(int64_t rows, double linear, double quadrati
 
 // ---- Wasserstein ----------------------------------------------------------------------------------------------------
 
+constexpr int walk_points = 128;  // of y, that a thread goes through for one point of x
+
 // `lanes` threads share a point of x, whose mass goes to points y one after the other; parts (rows, n_parts). The last
-// point of y takes whatever rounding of the weights has left.
+// point of y takes whatever rounding of the weights has left. A heavy point, with more points y than its threads should go
+// through, is left to the whole block.
 template <class T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 3)
     transport_kernel(const __grid_constant__ Slab<T> a, double p, int lanes, int64_t n_parts, double* parts) {
   __shared__ double room[block_threads];
+  __shared__ int heavy[block_threads];  // of a group: where its point y begins, -1: done
+  __shared__ int any_heavy;
   const int64_t row = blockIdx.x / n_parts, part = blockIdx.x % n_parts;
   const T *x = a.x.row(row), *y = a.y.row(row);
   const Masses F = a.x.masses_of(row), G = a.y.masses_of(row);
-  const int n = a.x.points, m = a.y.points, t = thread_in_block(), lane = t % lanes;
+  const int n = a.x.points, m = a.y.points, t = thread_in_block(), lane = t % lanes, groups = block_threads / lanes;
   double value = 0.0;
-  for (int step = 0; step < per_thread; ++step) {
-    const int64_t i = (part * per_thread + step) * (block_threads / lanes) + t / lanes;
+  // What the points from, from + by, ... of y add to the slope of point i, and to the value.
+  auto walk = [&](int64_t i, int64_t from, int by) {
+    const int64_t first = F.of(i), end = F.of(i + 1);
+    const double z = static_cast<double>(x[i]);
     double slope = 0.0;
+    for (int64_t j = from; j < m; j += by) {
+      const int64_t start = G.of(j), stop = j == m - 1 ? std::numeric_limits<int64_t>::max() : G.of(j + 1);
+      if (start >= end) break;
+      const int64_t mass = (stop < end ? stop : end) - (start > first ? start : first);
+      const double distance = z - static_cast<double>(y[j]), size = distance < 0.0 ? -distance : distance;
+      if (mass <= 0 || size == 0.0) continue;
+      const double w = static_cast<double>(mass) * a.unit, less = power_of(size, p - 1.0);
+      value += w * (less * size);
+      slope += distance < 0.0 ? -w * p * less : w * p * less;
+    }
+    return slope;
+  };
+  auto write = [&](int64_t i, double slope) {
+    a.slopes[row * n + a.x.index[row * n + i]] = static_cast<T>(a.scale * slope);
+  };
+  for (int step = 0; step < per_thread; ++step) {
+    const int64_t first_point = (part * per_thread + step) * groups, i = first_point + t / lanes;
+    __syncthreads();
+    if (t == 0) any_heavy = 0;
+    __syncthreads();
+    double slope = 0.0;
+    bool done = false;
     if (i < n) {
-      const int64_t first = F.of(i), end = F.of(i + 1);
+      const int64_t first = F.of(i);
       int from = 0, to = m - 1;  // the last j with G.of(j) <= first
       while (from < to) {
         const int middle = from + (to - from + 1) / 2;
@@ -707,28 +717,24 @@ __global__ void __launch_bounds__(block_threads)
         else
           to = middle - 1;
       }
-      const double z = static_cast<double>(x[i]);
-      for (int64_t j = from + lane; j < m; j += lanes) {
-        const int64_t start = G.of(j), stop = j == m - 1 ? std::numeric_limits<int64_t>::max() : G.of(j + 1);
-        if (start >= end) break;
-        const int64_t mass = (stop < end ? stop : end) - (start > first ? start : first);
-        const double distance = z - static_cast<double>(y[j]), size = distance < 0.0 ? -distance : distance;
-        if (mass <= 0 || size == 0.0) continue;
-        const double w = static_cast<double>(mass) * a.unit, less = power_of(size, p - 1.0);
-        value += w * (less * size);
-        slope += distance < 0.0 ? -w * p * less : w * p * less;
-      }
+      const int64_t reach = static_cast<int64_t>(walk_points) * lanes;
+      done = groups == 1 || from + reach >= m || G.of(from + reach) >= F.of(i + 1);
+      if (done) slope = walk(i, from + lane, lanes);
+      if (!done) any_heavy = 1;
+      if (lane == 0) heavy[t / lanes] = done ? -1 : from;
     }
-    if (!a.slopes) continue;
-    __syncthreads();
     room[t] = slope;
-    for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int half = lanes / 2; half > 0 && a.slopes; half /= 2) {
       __syncthreads();
       if (lane < half) room[t] += room[t + half];
     }
-    if (i < n && lane == 0) {
-      const int64_t rows = row * n;
-      a.slopes[rows + a.x.index[rows + i]] = static_cast<T>(a.scale * room[t]);
+    if (done && lane == 0 && a.slopes) write(i, room[t]);
+    __syncthreads();
+    if (!any_heavy) continue;
+    for (int group = 0; group < groups && first_point + group < n; ++group) {
+      if (heavy[group] < 0) continue;
+      slope = block_sum(walk(first_point + group, static_cast<int64_t>(heavy[group]) + t, block_threads), room);
+      if (t == 0 && a.slopes) write(first_point + group, slope);
     }
   }
   value = block_sum(value, room);
@@ -785,16 +791,47 @@ class Clock {
   std::chrono::steady_clock::time_point last_{};
 };
 
-// What is queued on `later` from now on runs after what is queued on `earlier` up to now.
-void order(Queue earlier, Queue later) {
-  if (earlier == later) return;
-  cudaEvent_t event;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
-  cudaError_t error = cudaEventRecord(event, as_stream(earlier));
-  if (error == cudaSuccess) error = cudaStreamWaitEvent(as_stream(later), event, 0);
-  cudaEventDestroy(event);  // the streams keep what they need of it
-  check(error, "cudaStreamWaitEvent");
+// Streams come and go while a target lives, so it keeps an event and no stream. Under capture, waits and records become
+// nodes of the graph: the event lies outside of it.
+bool captured(Queue queue) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(as_stream(queue), &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
 }
+void wait_for(const SlicedTarget& target, Queue queue) {
+  const unsigned flags = captured(queue) ? cudaEventWaitExternal : 0;
+  check(cudaStreamWaitEvent(as_stream(queue), target.done, flags), "cudaStreamWaitEvent");
+}
+void record(const SlicedTarget& target, Queue queue) {
+  const unsigned flags = captured(queue) ? cudaEventRecordExternal : 0;
+  check(cudaEventRecordWithFlags(target.done, as_stream(queue), flags), "cudaEventRecord");
+}
+
+// While it lives, the queue reads the target.
+class TargetUse {
+ public:
+  TargetUse(const SlicedTarget* target, Queue queue) : target_(target), queue_(queue) {
+    if (!target) return;
+    std::lock_guard<std::mutex> lock(target->records);
+    wait_for(*target, queue);
+  }
+  ~TargetUse() {
+    if (!target_) return;
+    std::lock_guard<std::mutex> lock(target_->records);
+    try {
+      wait_for(*target_, queue_);  // another thread may have recorded its own use meanwhile, and that must not be lost
+      record(*target_, queue_);
+    } catch (const std::runtime_error&) {
+      cudaGetLastError();
+    }
+  }
+  TargetUse(const TargetUse&) = delete;
+  TargetUse& operator=(const TargetUse&) = delete;
+
+ private:
+  const SlicedTarget* target_;
+  Queue queue_;
+};
 
 // Rooms for the rows of one side of a slab.
 template <class T>
@@ -967,13 +1004,15 @@ void run_sliced(const SlicedArgs<T>& a, Queue queue) {
   check_points(a.n, "x");
   check_points(a.m, "y");
   const SlicedTarget* target = a.target;
-  if (target) order(target->queue, queue);
+  const TargetUse use(target, queue);
   Clock clock(a.stages, queue);
   const bool x_index = a.gradient || a.x_weights;
   const int64_t y_problems = a.y_per_batch ? a.batch : 1;
   const T* directions = target ? static_cast<const T*>(target->directions) : a.directions;
   Scratch<double> own_centre(target ? 0 : y_problems * a.dim, queue);
-  if (!target) means(a.y, y_problems, a.m, a.dim, own_centre.data(), queue);
+  if (!target)
+    launch("centre", centre_kernel<T>, y_problems * a.dim, queue, a.y, a.y_weights, y_problems, a.m, a.dim,
+           own_centre.data());
   const double* centre = target ? target->centre : own_centre.data();
   const int64_t centre_stride = a.y_per_batch ? a.dim : 0;
 
@@ -1055,7 +1094,6 @@ void run_sliced(const SlicedArgs<T>& a, Queue queue) {
            factors.data());
     clock.lap(stage_back);
   }
-  if (target) order(queue, target->queue);
 }
 
 template <class T>
@@ -1063,9 +1101,10 @@ T* kept(int64_t size, Queue queue) {
   return static_cast<T*>(allocate(static_cast<size_t>(size) * sizeof(T), queue));
 }
 
-void free_target(SlicedTarget* t) {
+void free_target(SlicedTarget* t, Queue queue) {
   for (void* memory : {t->keys, t->directions, static_cast<void*>(t->masses), static_cast<void*>(t->centre)})
-    release(memory, t->queue);
+    release(memory, queue);
+  if (t->done) cudaEventDestroy(t->done);  // streams keep what they need of it
   delete t;
 }
 
@@ -1073,15 +1112,19 @@ template <class T>
 SlicedTarget* run_make_target(const SlicedArgs<T>& a, Queue queue) {
   OnDevice device(a.y);
   check_points(a.m, "y");
-  auto* t = new SlicedTarget{a.m, a.dim, a.slices, queue};
+  auto* t = new SlicedTarget;
+  t->m = a.m;
+  t->dim = a.dim;
+  t->slices = a.slices;
   try {
+    check(cudaEventCreateWithFlags(&t->done, cudaEventDisableTiming), "cudaEventCreate");
     t->keys = kept<T>(a.slices * a.m, queue);
     t->directions = kept<T>(a.slices * a.dim, queue);
     t->centre = kept<double>(a.dim, queue);
     if (a.y_weights) t->masses = kept<int64_t>(a.slices * a.m, queue);
     launch("target", copy_kernel<T>, a.slices * a.dim, queue, static_cast<T*>(t->directions), a.directions,
            a.slices * a.dim);
-    means(a.y, 1, a.m, a.dim, t->centre, queue);
+    launch("centre", centre_kernel<T>, a.dim, queue, a.y, a.y_weights, int64_t{1}, a.m, a.dim, t->centre);
     const int64_t bytes = SideRooms<T>::bytes(a.m, a.y_weights, a.y_weights);
     const int64_t inputs = static_cast<int64_t>(sizeof(T)) * a.dim * a.m;
     const int64_t fits = rows_that_fit(bytes, inputs, a.m + tile_size), most = fits < a.slices ? fits : a.slices;
@@ -1094,8 +1137,9 @@ SlicedTarget* run_make_target(const SlicedArgs<T>& a, Queue queue) {
       launch("target", copy_kernel<T>, size, queue, static_cast<T*>(t->keys) + slice * a.m, y.keys, size);
       if (t->masses) launch("target", copy_kernel<int64_t>, size, queue, t->masses + slice * a.m, y.masses, size);
     }
+    record(*t, queue);
   } catch (...) {
-    free_target(t);
+    free_target(t, queue);
     throw;
   }
   return t;
@@ -1123,7 +1167,9 @@ void free_sliced_target(SlicedTarget* target) {
   if (!target) return;
   try {
     OnDevice device(target->centre);
-    free_target(target);
+    // Not the legacy default stream: that would break a capture elsewhere.
+    check(cudaStreamWaitEvent(cudaStreamPerThread, target->done, 0), "cudaStreamWaitEvent");
+    free_target(target, cudaStreamPerThread);
   } catch (const std::runtime_error&) {
     // At exit the driver may be gone, and the memory with it.
     delete target;

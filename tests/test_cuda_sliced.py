@@ -5,6 +5,8 @@ and with such small blocks and slabs that a few hundred points take every way.
 """
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -154,6 +156,16 @@ def project(points, centre, direction):
     return z.astype(np.float64)
 
 
+def centre_of(y, w=None):
+    """Points are seen from here: the lower median of 33 points of y with a positive weight."""
+    m, parts = len(y), min(33, len(y))
+    cuts = [m // parts * k + m % parts * k // parts for k in range(parts + 1)]
+    there = np.arange(m) if w is None else np.flatnonzero(w > 0)
+    inside = [there[(there >= a) & (there < b)] for a, b in pairwise(cuts)]
+    points = y[[j[0] for j in inside if len(j)]].astype(np.float64)
+    return np.sort(points, axis=0)[(len(points) - 1) // 2]
+
+
 def unresolved(exponent, z, t, a, b):
     """Largest error of the slopes by pairs closer than the sum of exponentials reaches, twice what these pairs exert."""
     u, s = np.concatenate([z, t]), np.concatenate([a, b])
@@ -172,7 +184,7 @@ def slack(kind, exponent, x, y, xi, wx=None, wy=None):
         return 0.0
     a = np.full(len(x), 1 / len(x)) if wx is None else wx
     b = np.full(len(y), 1 / len(y)) if wy is None else wy
-    centre = y.astype(np.float64).mean(0)
+    centre = centre_of(y, wy)
     return sum(
         np.linalg.norm(unresolved(exponent, project(x, centre, p), project(y, centre, p), a, b))
         for p in xi
@@ -182,7 +194,7 @@ def slack(kind, exponent, x, y, xi, wx=None, wy=None):
 def brute(kind, exponent, x, y, xi, wx=None, wy=None):
     a = np.full(len(x), 1 / len(x)) if wx is None else wx
     b = np.full(len(y), 1 / len(y)) if wy is None else wy
-    centre = y.astype(np.float64).mean(0)
+    centre = centre_of(y, wy)
     both = [line(kind, exponent, project(x, centre, p), project(y, centre, p), a, b) for p in xi]
     slopes = zip((g for _, g in both), xi.astype(np.float64), strict=True)
     return np.array([v for v, _ in both]), sum(g[:, None] * p for g, p in slopes)
@@ -237,7 +249,6 @@ def test_ties_share_the_mid_value(kind, exponent, weighted, dtype):
     for n, m, values in ((50, 80, 7), (9, 300, 2)):
         x = rng.integers(0, values, (n, 2)).astype(dtype)
         y = rng.integers(0, values, (m, 2)).astype(dtype)
-        y[-1] += m * np.asarray(values, dtype) - y.sum(0) % m  # its mean is whole
         a, b = (weights(rng, n), weights(rng, m)) if weighted else (None, None)
         xi = np.eye(2, dtype=dtype)
         got, want = sliced(kind, exponent, x, y, xi, a, b), brute(kind, exponent, x, y, xi, a, b)
@@ -310,6 +321,49 @@ def test_far_from_the_origin(kind, exponent, dtype):
     close(got, brute(kind, exponent, x, y, xi), dtype, kind, exponent)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_outlier_costs_the_others_no_digits(weighted):
+    """Gradients of float32 against float64: one point of y is far away, with no weight or like any other."""
+    for outlier in (0, 7):  # one of the points that the centre is made of, and another one
+        x, y, xi, wx, wy = problem("float32", 300, 300, 3, 4, weighted=weighted, seed=2)
+        y[outlier] = 1e12 if weighted else 1e9
+        if weighted:
+            wy = np.where(np.arange(300) == outlier, 0.0, wy + 1e-3)
+            wy /= wy.sum()
+        _, got = sliced(MMD, 1.0, x, y, xi, wx, wy)
+        _, want = brute(MMD, 1.0, *(a.astype(np.float64) for a in (x, y, xi)), wx, wy)
+        assert np.linalg.norm(got - want) < 1e-5 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_slopes_of_tiny_masses(sign, dtype):
+    """Between all of y and all other x, where both heights are full ones; rounded masses sum to more than 1."""
+    x, y = np.arange(11.0)[:, None] * sign + sign, -sign * np.arange(10.0)[:, None]
+    w = np.array([1e-17] + [0.1] * 10)
+    xi = np.ones((1, 1))
+    points = (a.astype(dtype) for a in (x, y, xi))
+    _, got = sliced(MMD, 1.0, *points, w, w[1:])
+    _, want = brute(MMD, 1.0, x, y, xi, w, w[1:])
+    np.testing.assert_allclose(want[0], sign * 4e-17)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 2.0, 1.7])
+def test_heavy_points_are_shared_by_a_block(exponent, dtype):
+    """Some points of x go to thousands of points y, their neighbours to few."""
+    for n, m, heavy in ((300, 3000, [17]), (600, 900, [0, 1, 599]), (3, 400, [1])):
+        x, y, xi, _, _ = problem(dtype, n, m, 2, 2)
+        wx = np.full(n, 0.1 / n)
+        wx[heavy] += 0.9 / len(heavy)
+        wx /= wx.sum()
+        got = sliced(WASSERSTEIN, exponent, x, y, xi, wx)
+        close_to_brute(got, dtype, WASSERSTEIN, exponent, x, y, xi, wx)
+        np.testing.assert_array_equal(
+            sliced(WASSERSTEIN, exponent, x, y, xi, wx, grad=False), got[0]
+        )
+
+
 def test_huge_gaps(dtype):
     size = 2e38 if dtype == "float32" else 1e300
     x, y = np.array([[size], [-size]], dtype), np.zeros((1, 1), dtype)
@@ -377,9 +431,10 @@ def test_slabs_change_no_bit(kind, exponent, dtype):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("kind", "exponent"), [(MMD, 1.0), (MMD, 0.5), (WASSERSTEIN, 2.0)])
 def test_the_order_of_points_changes_no_bit(kind, exponent, weighted, dtype):
-    """Given the mean of y, which is taken in the order of y: it is exact here."""
+    """Points of y are seen from another centre then: all projections are exact here, and no two are equal."""
     x, y, xi, wx, wy = problem(dtype, 70, 128, 3, 2, weighted=weighted)
-    y = np.round(y * 256) / 256
+    x, y, xi = (np.round(a * steps) / steps for a, steps in ((x, 1024), (y, 1024), (xi, 512)))
+    assert all(len(np.unique(np.concatenate([x, y]) @ p)) == 198 for p in xi)
     rng = np.random.default_rng(3)
     i, j = rng.permutation(70), rng.permutation(128)
     want = sliced(kind, exponent, x, y, xi, wx, wy)
@@ -410,6 +465,19 @@ def test_stages_add_up_and_change_nothing(dtype):
     got, want = (sliced(MMD, 1.0, x, y, xi, stages=s) for s in (stages, None))
     np.testing.assert_array_equal(got[1], want[1])
     assert (stages > 1).all() and (stages < 61).all()
+
+
+def test_threads_share_a_target(dtype):
+    """Used from several threads at once and then freed: every result is the same."""
+    x, y, xi, wx, wy = problem(dtype, 40, 90, 3, 4, weighted=True)
+    want = sliced(MMD, 1.0, x, y, xi, wx, wy)
+    target = _cuda.sliced_target(MMD, 1.0, up(y), up(xi), up(wy))
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(sliced, MMD, 1.0, x, None, xi, wx, target=target) for _ in range(8)]
+    del target
+    for call in calls:
+        np.testing.assert_array_equal(call.result()[0], want[0])
+        np.testing.assert_array_equal(call.result()[1], want[1])
 
 
 # ---- frameworks -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ constexpr int N = Ops<V>::N;
 constexpr int unit = N < power_scan_unit ? power_scan_unit : N;  // exponents from one doubling to the next
 constexpr int regs = unit / N;
 constexpr int64_t poll_points = 1 << 16;  // a multiple of gaps
-constexpr int gaps = 4;  // side by side: doublings wait for one another
+constexpr int gaps = 4;                   // side by side: doublings wait for one another
 static_assert(unit % N == 0 && max_power_terms % unit == 0, "units are whole");
 
 struct Terms {

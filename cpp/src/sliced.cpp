@@ -259,12 +259,15 @@ class Slicer {
  private:
   int64_t slab_size() const {
     const int threads = over_problems_ ? 1 : num_threads();
-    const int64_t row = stride_ * static_cast<int64_t>(sizeof(T)), records = 16 * points_ * threads;
+    // A slice, and its direction as the two products want it.
+    const int64_t each = (stride_ + 2 * a_.dim) * static_cast<int64_t>(sizeof(T)), records = 16 * points_ * threads;
     // With many coordinates every slab costs a reading of all points, so slabs are as large as memory allows.
     int64_t bytes = a_.dim <= 32 ? slab_bytes : std::max(most_bytes - records, slab_bytes);
-    bytes = std::max(bytes, std::min<int64_t>(24 * points_ * threads, 3 * row * threads));
+    // Large slices: three for each thread; one where the scan itself takes the memory, and the time.
+    const bool scan_is_large = power_rule_.rule.terms > 0;
+    bytes = std::max(bytes, scan_is_large ? each * threads : std::min<int64_t>(24 * points_, 3 * each) * threads);
     if (over_problems_) bytes = slab_bytes / 4;
-    int64_t size = std::max<int64_t>(bytes / (row + 2 * a_.dim * static_cast<int64_t>(sizeof(T))), 1);
+    int64_t size = std::max<int64_t>(bytes / each, 1);
     if (size > loops_.group) size -= size % loops_.group;
     return std::min(size, a_.slices);
   }

@@ -11,6 +11,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -191,6 +192,7 @@ void bind_stepping_type(nb::module_& m) {
 
 #include "bind_brownian.hpp"
 #include "bind_interaction.hpp"
+#include "bind_sinkhorn.hpp"
 #include "bind_sliced.hpp"
 #include "bind_targets.hpp"
 
@@ -199,6 +201,10 @@ inline void bind_executor(nb::module_& m) {
   bind_brownian(m);
   bind_interaction_type<float>(m);
   bind_interaction_type<double>(m);
+#if defined(MK_WITH_TRANSPORT)
+  bind_sinkhorn_type<float>(m, "TransportF32");
+  bind_sinkhorn_type<double>(m, "TransportF64");
+#endif
   bind_sliced_type<float>(m, "SlicedTargetF32");
   bind_sliced_type<double>(m, "SlicedTargetF64");
   bind_targets_type<float>(m);

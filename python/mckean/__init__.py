@@ -1,6 +1,16 @@
 """Sampling and optimising with interacting particles, on a native CPU and CUDA backend."""
 
-from mckean import brownian, flows, interaction, kernels, random, samplers, sliced, targets
+from mckean import (
+    brownian,
+    flows,
+    interaction,
+    kernels,
+    random,
+    samplers,
+    sliced,
+    targets,
+    transport,
+)
 from mckean._dispatch import get_num_threads, set_num_threads
 from mckean._errors import CheckpointError, ConvergenceWarning, DeviceError
 from mckean._info import info
@@ -29,6 +39,7 @@ from mckean.sliced import (
     sliced_wasserstein,
 )
 from mckean.stepping import combine
+from mckean.transport import sinkhorn, sinkhorn_points
 
 __all__ = [
     "BrownianTree",
@@ -64,6 +75,8 @@ __all__ = [
     "run",
     "samplers",
     "set_num_threads",
+    "sinkhorn",
+    "sinkhorn_points",
     "sliced",
     "sliced_cramer",
     "sliced_mmd2",
@@ -71,6 +84,7 @@ __all__ = [
     "sliced_wasserstein",
     "stein_sum",
     "targets",
+    "transport",
 ]
 
 __version__ = "0.1.0"

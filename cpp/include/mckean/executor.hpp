@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "mckean/kernels.hpp"
 
@@ -155,6 +156,58 @@ struct SlicedArgs {
   double* stages;  // host, (sliced_stages,): seconds of every stage are added, all threads together; null: not wanted
 };
 
+// ---- entropic transport ---------------------------------------------------------------------------------------------
+// Independent problems of n rows against m columns. The plan is P_ij = exp(F_i + G_j - C_ij / eps); F = f / eps + log a and
+// G = g / eps + log b, its log scalings, are -inf for a point without weight.
+template <class T>
+struct TransportArgs {
+  int64_t batch, n, m, dim;
+  const T *x, *y;       // (batch, n, dim), (batch, m, dim): C_ij = |x_i - y_j|^power, the Euclidean norm; else null
+  double power;         // > 0
+  const T* cost;        // (batch, n, m), or (n, m) for all problems unless cost_per_batch; may hold +inf
+  bool cost_per_batch;
+};
+
+// The problems a call works on, and where they stand; host memory. Arrays hold a block for every problem of the batch; only
+// those of problems[0 .. count) are read and written.
+struct Scalings {
+  const int64_t* problems;
+  int64_t count;
+  const double* eps;  // (batch,)
+  double *rows, *cols;  // F (batch, n), G (batch, m)
+};
+
+enum class ScalingForm : int {
+  log_domain,  // two log-sum-exps with a running maximum; never over- or underflows
+  recomputed,  // one exponential for each pair and iteration
+  stored       // of a stored cost: the exponentials are kept, n x m numbers, and made anew where scalings have moved far
+};
+
+// One iteration makes the rows right, then the columns:
+//   F <- F + relaxation (row_power (log a - L) + (1 - row_power) log a - F),  L_i = log sum_j exp(G_j - C_ij / eps),
+// and likewise G. symmetric: n = m, C symmetric, F alone is updated, with relaxation 1/2, and G follows.
+struct ScalingRule {
+  ScalingForm form;
+  bool symmetric;
+  double relaxation;                    // in (0, 2)
+  const double *a, *b;                  // host (batch, n), (batch, m)
+  const double *row_power, *col_power;  // host (batch,): rho / (rho + eps) of relaxed marginals; 1: met exactly
+  int64_t max_iter;
+  double tol;
+};
+
+// The entries of a plan worth keeping, by rows; host memory.
+struct KeptEntries {
+  std::vector<int64_t> start;  // (n + 1,)
+  std::vector<int32_t> column;
+  std::vector<double> value;
+  bool complete;  // false: there were more than allowed, and none are here
+};
+
+// A batch of problems, and what is kept of them between calls.
+template <class T>
+struct Transport;
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -225,6 +278,45 @@ void sliced(const SlicedArgs<T>& args, Queue queue);
 template <class T>
 SlicedTarget* make_sliced_target(const SlicedArgs<T>& args, Queue queue);
 void free_sliced_target(SlicedTarget* target);
+
+// Keeps the pointers of args. n, m >= 1. Everything below waits for the device.
+template <class T>
+Transport<T>* make_transport(const TransportArgs<T>& args, Queue queue);
+template <class T>
+void free_transport(Transport<T>* transport);
+// At most rule.max_iter iterations of every problem; stops before an iteration once the error is at most rule.tol.
+// errors (batch,): where all powers are 1, sum_i |row sum_i - a_i| of the state before the last iteration, or of the
+// returned one if it was small enough; else, and for the symmetric form, the largest change of F and G in the last iteration.
+// iterations (batch,): how many were done. Host arrays.
+template <class T>
+void transport_iterate(Transport<T>& transport, const Scalings& at, const ScalingRule& rule, double* errors,
+                       int64_t* iterations, Queue queue);
+// out (batch, n) = -log sum_j exp(G_j - C_ij / eps), or with `columns` (batch, m) = -log sum_i exp(F_i - C_ij / eps); host
+template <class T>
+void transport_transform(Transport<T>& transport, const Scalings& at, bool columns, double* out, Queue queue);
+// Row sums (batch, n), column sums (batch, m) and sum_ij P_ij C_ij (batch,) of the plans; host, null where not wanted.
+template <class T>
+void transport_marginals(Transport<T>& transport, const Scalings& at, double* rows, double* cols, double* cost,
+                         Queue queue);
+// rows (batch, n) = P v, cols (batch, m) = P^T u; all host.
+template <class T>
+void transport_product(Transport<T>& transport, const Scalings& at, const double* u, const double* v, double* rows,
+                       double* cols, Queue queue);
+// out (batch, n, columns) = P values (batch, m, columns); transposed: n and m exchanged.
+template <class T>
+void transport_apply(Transport<T>& transport, const Scalings& at, bool transposed, const T* values, int64_t columns,
+                     T* out, Queue queue);
+// out (batch, n, dim) = sum_j P_ij times the derivative of C_ij in x_i, or (batch, m, dim) in y_j; 0 for equal points.
+template <class T>
+void transport_gradient(Transport<T>& transport, const Scalings& at, bool in_y, T* out, Queue queue);
+// out (last - first, m): rows of the plan of one problem.
+template <class T>
+void transport_plan(Transport<T>& transport, const Scalings& at, int64_t problem, int64_t first, int64_t last, T* out,
+                    Queue queue);
+// The entries P_ij > row_level_i col_level_j (host (n,), (m,)) of one problem, unless they are more than `most`.
+template <class T>
+KeptEntries transport_kept(Transport<T>& transport, const Scalings& at, int64_t problem, const double* row_level,
+                           const double* col_level, int64_t most, Queue queue);
 
 template <class T>
 void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);

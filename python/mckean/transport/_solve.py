@@ -39,6 +39,8 @@ def solve(problem: Problem, settings: Settings, G: Doubles | None = None) -> Sol
         log_a, log_b = np.log(problem.a), np.log(problem.b)
     G = log_b.copy() if G is None else np.array(G)
     F = problem.transform(np.zeros_like(log_a), G, columns=False) + log_a
+    # The error of `iterate` is that of the rows: columns come first.
+    G = problem.transform(F, G, columns=True) + log_b
     error, done = problem.iterate(
         F, G, problems=problem.all(), form=RECOMPUTED, max_iter=settings.max_iter, tol=settings.tol
     )

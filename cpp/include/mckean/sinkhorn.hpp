@@ -33,16 +33,11 @@ MK_HD V square_to_power(V s, double exponent) {
 template <class V>
 MK_HD V cost_of_square(V s, const CostRule& rule) {
   switch (rule.kind) {
-    case CostKind::square:
-      return s;
-    case CostKind::root:
-      return Ops<V>::sqrt(s);
-    case CostKind::cube:
-      return s * Ops<V>::sqrt(s);
-    case CostKind::fourth:
-      return s * s;
-    default:
-      return square_to_power<V>(s, 0.5 * rule.power);
+    case CostKind::square: return s;
+    case CostKind::root: return Ops<V>::sqrt(s);
+    case CostKind::cube: return s * Ops<V>::sqrt(s);
+    case CostKind::fourth: return s * s;
+    default: return square_to_power<V>(s, 0.5 * rule.power);
   }
 }
 
@@ -52,16 +47,11 @@ MK_HD V cost_slope(V s, const CostRule& rule) {
   using T = typename Ops<V>::T;
   V least = splat<V>(least_square<T>());
   switch (rule.kind) {
-    case CostKind::square:
-      return splat<V>(T(2));
-    case CostKind::root:
-      return zero_where<V>(s < least, splat<V>(T(1)) / Ops<V>::sqrt(Ops<V>::max(s, least)));
-    case CostKind::cube:
-      return splat<V>(T(3)) * Ops<V>::sqrt(s);
-    case CostKind::fourth:
-      return splat<V>(T(4)) * s;
-    default:
-      return splat<V>(static_cast<T>(rule.power)) * square_to_power<V>(s, 0.5 * rule.power - 1.0);
+    case CostKind::square: return splat<V>(T(2));
+    case CostKind::root: return zero_where<V>(s < least, splat<V>(T(1)) / Ops<V>::sqrt(Ops<V>::max(s, least)));
+    case CostKind::cube: return splat<V>(T(3)) * Ops<V>::sqrt(s);
+    case CostKind::fourth: return splat<V>(T(4)) * s;
+    default: return splat<V>(static_cast<T>(rule.power)) * square_to_power<V>(s, 0.5 * rule.power - 1.0);
   }
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class SinkhornFlowState:
         Potential g of the data, of the transport between `x` and the data.
     own_potential : array, shape (n,), or None
         Potential of the transport of `x` to itself; None without debiasing.
+    target_change, own_change : array or None
+        What the last step changed of them; None at the start.
     divergence : float
         The Sinkhorn divergence of `x` and the data; without debiasing the value of entropic transport.
     marginal_error : float
@@ -50,6 +52,8 @@ class SinkhornFlowState:
     momentum: Any
     target_potential: Any
     own_potential: Any
+    target_change: Any
+    own_change: Any
     divergence: float
     marginal_error: float
     iterations: int
@@ -70,8 +74,8 @@ class SinkhornFlow(Flow):
     decay^k m``. For p = 2 that is ``v(x) = T_y(x) - T_x(x)``: where the plans send x among the data and, blurred, among
     the particles; a step of 1 goes all the way.
 
-    Every solve starts from the potentials of the step before, which the state carries. Costs are computed where they
-    are needed: memory is O(n + m).
+    Every solve starts from the potentials that the steps before lead to, which the state carries. Costs are computed
+    where they are needed: memory is O(n + m).
 
     Parameters
     ----------
@@ -186,8 +190,7 @@ class SinkhornFlow(Flow):
         table = np.array([[1.0, self.step_size * self.decay**state.step]])
         out = _combine_checked(x, table, [x.data, m.data])
         arrived = as_input(out[0].result(), "x")
-        before = (state.target_potential, state.own_potential)
-        return self._arrive(arrived, m, state.seed, state.step + 1, before)
+        return self._arrive(arrived, m, state.seed, state.step + 1, state)
 
     def stats(self, state: SinkhornFlowState) -> dict[str, Any]:  # type: ignore[override]
         """Return what `mckean.run` saves with each position."""
@@ -207,7 +210,7 @@ class SinkhornFlow(Flow):
         m: Input | None,
         seed: int,
         step: int,
-        before: tuple[Any, Any] = (None, None),
+        before: SinkhornFlowState | None = None,
     ) -> SinkhornFlowState:
         """The state at new positions, whose solves start from the potentials before."""
         lost = None
@@ -221,10 +224,18 @@ class SinkhornFlow(Flow):
                     raise
                 lost = _lost(x, error.limit)
         if lost is not None:
+            assert before is not None and m is not None
             nan = float("nan")
-            held = None if m is None else m.array
-            return SinkhornFlowState(lost, held, *before, nan, nan, 0, seed, step)
-        cross, own = self._solves(x, *before)
+            return replace(
+                before,
+                x=lost,
+                momentum=m.array,
+                divergence=nan,
+                marginal_error=nan,
+                iterations=0,
+                step=step,
+            )
+        cross, own = self._solves(x, *self._starts(before))
         gain = -x.shape[0] / self.p
         forces, coefficients = [as_input(cross.grad_x(), "gradient").data], [gain]
         if own is not None:
@@ -243,17 +254,39 @@ class SinkhornFlow(Flow):
                 ConvergenceWarning,
                 stacklevel=_callers_level(),
             )
+        g, f = cross.g, None if own is None else own.f
+        old = (None, None) if before is None else (before.target_potential, before.own_potential)
         return SinkhornFlowState(
             x.array,
             out[0].result(),
-            cross.g,
-            None if own is None else own.f,
+            g,
+            f,
+            None if old[0] is None else g - old[0],
+            None if old[1] is None else f - old[1],
             value,
             error,
             iterations,
             seed,
             step,
         )
+
+    def _starts(self, before: SinkhornFlowState | None) -> tuple[Any, Any]:
+        """The potentials to start from: those before and a part of their last change."""
+        if before is None:
+            return None, None
+        # For p = 2 the velocity shrinks by this factor from step to step; with momentum less.
+        kept = max(0.0, 1.0 - self.step_size * self.decay**before.step, self.momentum)
+        out = []
+        for potential, change in (
+            (before.target_potential, before.target_change),
+            (before.own_potential, before.own_change),
+        ):
+            if potential is not None:
+                potential = to_numpy(potential).astype(np.float64)
+                if change is not None:
+                    potential = potential + kept * to_numpy(change).astype(np.float64)
+            out.append(potential)
+        return out[0], out[1]
 
     def _solves(self, x: Input, g: Any, f: Any) -> tuple[SinkhornResult, SinkhornResult | None]:
         eps, settings = np.full(1, self.eps), self._settings
@@ -294,4 +327,4 @@ def _scalings(potential: Any, weights: Doubles, eps: float) -> Doubles | None:
     if potential is None:
         return None
     with np.errstate(divide="ignore"):
-        return np.asarray(to_numpy(potential).astype(np.float64)[None] / eps + np.log(weights))
+        return np.asarray(potential[None] / eps + np.log(weights))

@@ -86,7 +86,7 @@ def _potential(values: Any, problem: Problem, names: str) -> tuple[Doubles, str]
         raise ValueError(
             f"init: expected a potential of shape {' or '.join(sizes)}, got {found.shape}"
         )
-    found = np.array(np.broadcast_to(found, mass.shape))
+    found = np.array(np.broadcast_to(found, mass.shape), order="C")
     found[mass == 0] = 0.0  # where there is no weight it says nothing, and may be infinite
     if not np.isfinite(found).all():
         raise ValueError("init: expected finite potentials, got NaN or infinity")

@@ -54,7 +54,7 @@ def marginal(
             )
     if normalize or not free:
         values /= total
-    return np.array(np.broadcast_to(values, (count, size)))
+    return np.array(np.broadcast_to(values, (count, size)), order="C")
 
 
 def flag(value: Any, name: str) -> bool:

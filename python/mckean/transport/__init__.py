@@ -1,5 +1,6 @@
 """Entropic optimal transport: Sinkhorn scaling, Newton's method, divergences, bridges."""
 
+from mckean.transport._amortized import AmortizedPotential
 from mckean.transport._barycenter import (
     BarycenterResult,
     FreeBarycenterResult,
@@ -12,6 +13,7 @@ from mckean.transport._result import SinkhornResult
 from mckean.transport._sinkhorn import sinkhorn, sinkhorn_points
 
 __all__ = [
+    "AmortizedPotential",
     "BarycenterResult",
     "FreeBarycenterResult",
     "SinkhornResult",

@@ -122,21 +122,23 @@ def test_small_eps_needs_the_factorisation(monkeypatch, d):
 
 def densities():
     t = np.linspace(0, 1, 500)
-    p = np.exp(-t / 0.2) + 0
+    p = np.exp(-t / 0.2)
     q = 0.2 * np.exp(-(((t - 0.2) / 0.04) ** 2) / 2) / 0.04
     q = q + 0.8 * np.exp(-(((t - 0.6) / 0.1) ** 2) / 2) / 0.1
     p, q = p / p.sum() + 1e-6, q / q.sum() + 1e-6
     return t, p / p.sum(), q / q.sum()
 
 
-@pytest.mark.parametrize(("power", "steps"), [(2, 22), (1, 30)])
-def test_densities(power, steps):
+@pytest.mark.parametrize(("power", "steps", "iterations"), [(2, 22, 1300), (1, 30, 2500)])
+def test_densities(power, steps, iterations):
     t, p, q = densities()
     problem = dense(abs(t[:, None] - t) ** power, 1 / 1200, p, q)
     s = newton(problem, tol=1e-11)
     assert s.converged[0] and s.n_newton[0] <= steps
-    long = sinkhorn(problem, 4000)
-    assert abs(plan(problem, s) - plan(problem, long)).sum() < 1e-9
+    long = sinkhorn(problem, iterations)
+    rows, _, _ = problem.marginals(long.F, long.G)
+    missing = abs(rows - problem.a).sum()
+    assert missing < 1e-8 and abs(plan(problem, s) - plan(problem, long)).sum() < 10 * missing
 
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -270,9 +272,10 @@ def test_float32(scale):
 
 def test_unreachable_tolerance():
     """Rounding ends the steps; the best found comes back, and says so."""
-    single = newton(dense(assignment(0, 200).astype("float32"), 0.002), tol=1e-12, max_iter=5000)
-    assert not single.converged[0] and single.error[0] < 1e-4 and single.n_newton[0] < 60
-    double = newton(dense(assignment(0, 200), 0.002), tol=0.0, max_iter=5000)
+    C = assignment(0, 200)
+    single = newton(dense(C.astype("float32"), 0.002), tol=0.0, max_iter=5000)
+    assert not single.converged[0] and single.error[0] < 1e-5 and single.n_newton[0] < 60
+    double = newton(dense(C, 0.002), tol=0.0, max_iter=5000)
     assert not double.converged[0] and double.error[0] < 1e-12 and double.n_newton[0] < 60
 
 
@@ -283,10 +286,10 @@ def test_few_iterations(most):
     assert not s.converged[0] and s.error[0] < 2
 
 
-def test_error_of_the_start_is_reached_already():
+def test_no_steps_for_a_coarse_tolerance():
     x, y = clouds(2, 100)
     problem = points(x, y, 10 * mean_cost(x, y))
-    s = newton(problem, tol=1e-3)
+    s = newton(problem, tol=0.03)
     assert s.converged[0] and s.n_newton[0] == 0
 
 
@@ -297,7 +300,6 @@ def test_steps_that_fail_are_not_taken(monkeypatch):
     near = newton(problem, tol=1e-10)
     monkeypatch.setattr(_newton, "_ENTRY", 5.0)
     monkeypatch.setattr(_newton, "_SPARSE_ENTRY", 5.0)
-    monkeypatch.setattr(_newton._Place.__init__, "__defaults__", _newton._Place.__init__.__defaults__)
     far = newton(problem, tol=1e-10)
     assert near.converged[0] and far.converged[0]
     assert abs(plan(problem, near) - plan(problem, far)).sum() < 1e-9

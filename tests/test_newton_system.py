@@ -95,7 +95,7 @@ def test_nearly_singular_pieces_factorise():
     h += (g.sum() - h.sum()) / len(h)
     want = np.linalg.solve(matrix(S, r, c), np.concatenate([g, h]))
     z, _, residual, how = solve(S, r, c, g, h, method="direct")
-    assert how == "direct" and residual < 1e-9
+    assert how == "direct" and residual < 1e-7
     gauge = np.concatenate([np.ones(len(r)), -np.ones(len(c))]) / np.sqrt(2 * len(r))
     apart = z - want
     apart -= gauge * (gauge @ apart)

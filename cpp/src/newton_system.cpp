@@ -15,7 +15,7 @@ namespace {
 constexpr double delta = 1.0 + 1e-9;        // the diagonal after scaling: components of S may be singular without
 constexpr int64_t grain = 512;              // rows of a chunk; part of the order of sums
 constexpr int64_t parallel_work = 1 << 17;  // entries and rows, above which products are worth waking threads
-constexpr int64_t patience = 250;             // steps of conjugate gradients before a factorisation is tried
+constexpr int64_t patience = 250;           // steps of conjugate gradients before a factorisation is tried
 constexpr double sparse_enough = 20.0;      // entries for each row and column, up to which it is
 constexpr double most_fill = 8.4e6;         // entries of the factor
 constexpr double most_work = 2e10;          // multiplications of the factorisation

@@ -1,13 +1,13 @@
 """Sinkhorn-Newton-Sparse: Newton's method on the dual with few entries of its Hessian.
 
-X. Tang, M. Shavlovsky, H. Rahmanian, E. Tardini, K. K. Thekumparampil, T. Xiao, L. Ying, "Accelerating Sinkhorn algorithm
-with sparse Newton iterations", ICLR 2024, arXiv:2401.12253. Here the error decides which entries count, not a density.
+X. Tang, M. Shavlovsky, H. Rahmanian, E. Tardini, K. K. Thekumparampil, T. Xiao, L. Ying, "Accelerating Sinkhorn
+algorithm with sparse Newton iterations", ICLR 2024, arXiv:2401.12253. Here the error decides which entries count, not
+a density.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ _SHIFT = 1 + 1e-9  # of the diagonal, as in the native solver
 _SPARSE_STEPS, _FULL_STEPS = 1000, 300  # of conjugate gradients, with stored entries and without
 _LEAST_STEP = 1 / 8
 _GROWTH = 4.0  # of the error in one step, beyond which the step is not taken
+_FARTHEST = 1e5  # a step of log scalings, beyond which it is the system that was singular
 _ARMIJO = 1e-4
 _BURST, _LONGEST_BURST = 50, 400  # iterations after a step that was not taken
 _STALLED = 3  # steps in a row without progress near the rounding of the sums
@@ -37,10 +38,10 @@ _STALLED = 3  # steps in a row without progress near the rounding of the sums
 def solve_newton(problem: Problem, settings: Settings, solution: Solution) -> Solution:
     """Finish `solution`, whose columns are right, by Newton steps.
 
-    Sinkhorn iterations come first, until the error is about 1e-2, and again, 50 or more, wherever a step fails. Their number
-    is `n_iter` of what is returned, and that of all steps tried is `n_newton`; both together stay within
-    `settings.max_iter`. The error is that of rows and columns together, relative to the mass. The last iteration is a plain
-    one: columns are right up to rounding. What is returned is the best found, converged or not.
+    Sinkhorn iterations come first, until the error is about 1e-2, and again, 50 or more, wherever a step fails. Their
+    number is `n_iter` of what is returned, and that of all steps tried is `n_newton`; both together stay within
+    `settings.max_iter`. The error is that of rows and columns together, relative to the mass. The last iteration is a
+    plain one: columns are right up to rounding. What is returned is the best found, converged or not.
     """
     if settings.unbalanced is not None:
         raise ValueError("unbalanced: expected None for method='newton'")
@@ -54,7 +55,7 @@ class _Place:
     error: float = np.inf  # of the present scalings
     mass: float = 0.0  # of the present plan
     left: int = 0  # iterations and steps, the last iteration apart
-    entry: float = _SPARSE_ENTRY
+    entry: float = 0.0  # error from which steps are tried; 0: they were
     burst: int = _BURST
     method: str = "auto"  # of the linear system
     alpha: float = 1.0
@@ -88,7 +89,11 @@ class _Newton:
         self.rows, self.cols = np.zeros_like(s.F), np.zeros_like(s.G)
         s.n_iter, s.n_newton = np.array(s.n_iter), np.zeros(p.batch, np.int64)
         self.at = [
-            _Place(left=self.settings.max_iter - int(done) - 1, noise=_noise(p, s, b))
+            _Place(
+                left=self.settings.max_iter - int(done) - 1,
+                entry=_SPARSE_ENTRY,
+                noise=_noise(p, s, b),
+            )
             for b, done in enumerate(s.n_iter)
         ]
         scaling, stepping = list(range(p.batch)), list[int]()
@@ -214,7 +219,8 @@ class _Newton:
             place.method = {"cg": place.method, "direct": "direct", "fill": "cg"}[how]
         place.slope = float(rhs_rows @ z_rows + rhs_cols @ z_cols)
         place.linear = float(p.a[b] @ z_rows + p.b[b] @ z_cols)
-        if not 0 < place.slope < np.inf:
+        reach = max(abs(z_rows).max(), abs(z_cols).max())
+        if not (0 < place.slope < np.inf and reach < _FARTHEST):
             place.left -= 1
             s.n_newton[b] += 1
             return False
@@ -260,8 +266,9 @@ class _Newton:
         going, failed = [], []
         for b in problems:
             place = self.at[b]
-            mass = float(rows[b].sum())
-            # The dual over eps: <a, F> + <b, G> - mass. Its change is computed as such: its size is not that of the change.
+            with np.errstate(over="ignore"):  # far away the plan overflows, and the step fails
+                mass = float(rows[b].sum())
+            # Of the dual over eps, <a, F> + <b, G> - mass: the change itself, which is much smaller than the value.
             gain = place.alpha * place.linear - (mass - place.mass)
             slack = place.noise * place.mass
             if np.isfinite(mass) and gain >= _ARMIJO * place.alpha * place.slope - slack:

@@ -33,16 +33,16 @@ def gaussian_variance(variances, share, eps, debiased):
     return brentq(slope, 0.51 * s, 10 * max(max(variances), s), xtol=1e-14)
 
 
-def brute_force(a, cost, share, eps, debiased, own, n_iter=5000):
+def brute_force(a, cost, share, eps, own=None, n_iter=2000):
     """Iterative Bregman projections on full kernels."""
-    K, own = [np.exp(-c / eps) for c in cost], np.exp(-own / eps)
-    v, d = [np.ones(len(own))] * len(a), np.ones(len(own))
+    K, ones = [np.exp(-c / eps) for c in cost], np.ones(cost[0].shape[1])
+    v, d = [ones] * len(a), ones
     for _ in range(n_iter):
         sums = [k.T @ (p / (k @ u)) for p, k, u in zip(a, K, v, strict=True)]
         q = d * np.exp(sum(w * np.log(t) for w, t in zip(share, sums, strict=True)))
         v = [q / t for t in sums]
-        if debiased:
-            d = np.sqrt(d * q / (own @ d))
+        if own is not None:
+            d = np.sqrt(d * q / (np.exp(-own / eps) @ d))
     return q
 
 
@@ -85,9 +85,8 @@ def test_same_as_pot():
     np.testing.assert_allclose(ours.weights, theirs / theirs.sum(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("debiased", [False, True])
 @pytest.mark.parametrize("p", [1, 2, 3])
-def test_clouds_of_different_sizes(xp, dtype, p, debiased):
+def test_clouds_of_different_sizes(xp, dtype, p):
     clouds = [normal(k, n, 2) + k for k, n in enumerate((7, 5, 7))]
     masses = [mk.random.uniform(k, len(c)) + 0.1 for k, c in enumerate(clouds)]
     masses = [m / m.sum() for m in masses]
@@ -97,9 +96,7 @@ def test_clouds_of_different_sizes(xp, dtype, p, debiased):
     def distance(u, v):
         return (((u[:, None] - v).astype("float64") ** 2).sum(-1)) ** (p / 2)
 
-    expected = brute_force(
-        masses, [distance(c, s) for c in clouds], share, eps, debiased, distance(s, s)
-    )
+    expected = brute_force(masses, [distance(c, s) for c in clouds], share, eps)
     res = barycenter(
         [xp.asarray(c) for c in clouds],
         xp.asarray(s),
@@ -107,15 +104,12 @@ def test_clouds_of_different_sizes(xp, dtype, p, debiased):
         p=p,
         masses=[xp.asarray(m.astype(dtype)) for m in masses],
         weights=xp.asarray(share.astype(dtype)),
-        debiased=debiased,
-        tol=1e-5 if dtype == "float32" else 1e-6 if debiased else 1e-9,
+        tol=1e-5 if dtype == "float32" else 1e-9,
     )
     q = xp.to_numpy(res.weights)
     assert xp.dtype(res.weights) == dtype
     assert q.sum() == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(
-        q, expected, rtol=0, atol=2e-4 if dtype == "float32" else 1e-5 if debiased else 1e-7
-    )
+    np.testing.assert_allclose(q, expected, rtol=0, atol=1e-4 if dtype == "float32" else 1e-7)
     for k, cloud in enumerate(clouds):
         plan = xp.to_numpy(res.plan(k))
         np.testing.assert_allclose(plan.sum(0), q, rtol=0, atol=2e-6)
@@ -125,9 +119,26 @@ def test_clouds_of_different_sizes(xp, dtype, p, debiased):
         np.testing.assert_allclose(whole, plan, rtol=0, atol=1e-5)
         means = plan.T @ cloud / plan.sum(0)[:, None]
         np.testing.assert_allclose(xp.to_numpy(res.barycentric_map(k)), means, rtol=2e-4, atol=2e-4)
-    if not debiased and dtype == "float64":
+    if dtype == "float64":
         dual = share @ xp.to_numpy(res.g) + eps * np.log(q)
         assert np.ptp(dual) < 1e-6
+
+
+def test_debiased_grids_of_different_sizes(xp, dtype):
+    grids = [np.linspace(0, 1, n)[:, None] for n in (30, 40)]
+    masses = [bumps(g[:, 0], [mean], [0.1])[0] for g, mean in zip(grids, (0.4, 0.6), strict=True)]
+    s, share, eps = np.linspace(0, 1, 35)[:, None], np.array([0.3, 0.7]), 0.01
+    expected = brute_force(masses, [(g - s.T) ** 2 for g in grids], share, eps, (s - s.T) ** 2)
+    res = barycenter(
+        [xp.asarray(g.astype(dtype)) for g in grids],
+        xp.asarray(s.astype(dtype)),
+        eps=eps,
+        masses=[xp.asarray(m.astype(dtype)) for m in masses],
+        weights=xp.asarray(share.astype(dtype)),
+        debiased=True,
+        tol=1e-5,
+    )
+    np.testing.assert_allclose(xp.to_numpy(res.weights), expected, rtol=0, atol=2e-5)
 
 
 def test_cost_is_that_of_the_plans():
@@ -175,7 +186,11 @@ def test_small_eps_neither_underflows_nor_stops():
 @pytest.mark.parametrize("debiased", [False, True])
 def test_free_support_is_stationary(debiased):
     """At the end the gradient of the objective in the points vanishes."""
-    clouds = [normal(1, 30, 2), normal(2, 25, 2) * 0.5 + [3, 0], normal(3, 30, 2) + [0, 3]]
+    clouds = [
+        normal(1, 30, 2),
+        normal(2, 25, 2) * 0.5 + [3, 0],
+        normal(3, 30, 2) + np.array([0, 3]),
+    ]
     share = np.array([0.5, 0.25, 0.25])
     res = free_barycenter(
         clouds, normal(4, 20, 2), eps=0.5, weights=share, debiased=debiased, move_tol=1e-4, max_steps=500
@@ -196,10 +211,9 @@ def test_free_support_of_shifted_clouds():
     """Of shifted copies the debiased barycentre is the copy in the middle."""
     y = normal(1, 25, 2)
     res = free_barycenter(
-        [y, y + [4.0, 0.0]], y + 0.1 * normal(2, 25, 2) + [1, 0], eps=0.05, debiased=True, move_tol=1e-5, max_steps=1000
+        [y, y + np.array([4.0, 0.0])], y + 0.1 * normal(2, 25, 2) + [1, 0], eps=0.3, debiased=True, move_tol=1e-5, max_steps=1000
     )  # fmt: skip
-    order = ((res.x[:, None] - y - [2.0, 0.0]) ** 2).sum(-1)
-    assert np.sqrt(order.min(1)).max() < 0.02
+    assert mk.sinkhorn_divergence(res.x, y + np.array([2.0, 0.0]), eps=0.3, tol=1e-9) < 1e-4
 
 
 def test_free_support_in_every_framework(xp, dtype):

@@ -13,7 +13,7 @@ COST = ((GRID[:, None] - GRID) ** 2).sum(-1)
 
 def images(seed, n):
     """Blobs with a tail on a grid: weights of sum 1."""
-    u = mk.random.uniform(seed, (n, 4)) * [5, 5, 4, 4]
+    u = 5 * mk.random.uniform(seed, (n, 4))
     near = ((GRID - u[:, None, :2]) ** 2).sum(-1), ((GRID - u[:, None, 2:]) ** 2).sum(-1)
     w = np.exp(-near[0]) + 0.5 * np.exp(-near[1] / 3) + 1e-4
     return w / w.sum(1, keepdims=True)
@@ -38,14 +38,25 @@ def for_clouds():
     return AmortizedPotential(eps=0.5, n_features=48).fit([clouds(k) for k in range(40)])
 
 
-def test_saves_iterations_on_images(on_grid):
-    report = on_grid.report(image_pairs(7, 60), tols=(1e-2, 1e-6))
+def test_saves_iterations_on_digits():
+    """A tenth of the claim's training pairs already save a fifth of the iterations from the potential of Gaussians."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits().data
+    digits = digits / digits.sum(1, keepdims=True)
+    axis = np.arange(8.0)
+    pixels = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    chosen = np.random.default_rng(0)
+    train, test = (
+        [(digits[i], digits[j]) for i, j in chosen.integers(low, high, (count, 2))]
+        for low, high, count in ((0, 1400, 600), (1400, 1797, 60))
+    )
+    predictor = AmortizedPotential(eps=2.0, support=pixels).fit(train, tol=1e-5)
+    report = predictor.report(test, tols=(1e-2, 1e-6))
     np.testing.assert_array_equal(report["tols"], [1e-2, 1e-6])
-    means = {k: report[k].mean(0) for k in ("zero", "gaussian", "predicted")}
     assert report["zero"].shape == (60, 2)
-    assert means["predicted"][0] < 0.8 * means["gaussian"][0] < 0.8 * means["zero"][0]
+    means = {k: report[k].mean(0) for k in ("zero", "gaussian", "predicted")}
+    assert means["predicted"][0] < 0.8 * means["gaussian"][0] < 0.5 * means["zero"][0]
     assert means["predicted"][1] < means["gaussian"][1] < means["zero"][1]
-    assert report["kept"].mean() > 0.9
+    assert report["kept"].mean() > 0.8
 
 
 @pytest.mark.parametrize("p", [1, 2])

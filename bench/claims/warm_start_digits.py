@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     claim = Claim(
         args,
         "a predictor fitted on solved problems starts Sinkhorn's iterations closer than zero and than the potential of\n"
-        "         Gaussians: to a marginal error of 1e-2, digits need about half of the time of either",
+        "         Gaussians: to a marginal error of 1e-2, digits need little more than half of the\n"
+        "         iterations from either",
         "Amos et al., ICML 2023, arXiv:2206.05262; Thornton and Cuturi, AISTATS 2023, arXiv:2206.07630",
         f"pairs of scikit-learn's digits, 8 x 8 pixels, squared distance (mean {mean_cost:.1f}); ridge regression on {n_fit} pairs of\n"
         f"         {TRAINING} images, tested on {n_test} pairs of the other {len(held_out)}; plain iterations to an L1 error, the first one counted",

@@ -219,10 +219,10 @@ class SinkhornFlow(Flow):
         else:
             try:
                 cloud(x, "x", self.p)
-            except OutOfRange as error:
+            except OutOfRange as large:
                 if m is None:
                     raise
-                lost = _lost(x, error.limit)
+                lost = _lost(x, large.limit)
         if lost is not None:
             assert before is not None and m is not None
             nan = float("nan")

@@ -293,7 +293,8 @@ class _Bundle:
 
     def own_transform(self, log_d: Doubles) -> Doubles:
         assert self.own is not None
-        return self.own.transform(np.zeros((1, len(log_d))), log_d[None], columns=False)[0]
+        found = self.own.transform(np.zeros((1, len(log_d))), log_d[None], columns=False)
+        return np.asarray(found[0])
 
     def error(self, old: list[Doubles], new: list[Doubles], log_total: float) -> float:
         """The largest L1 distance of the rows' sums from the weights, from what the next scalings change."""
@@ -636,21 +637,24 @@ def _read_clouds(
     if len(clouds) == 0:
         raise ValueError("clouds: expected at least 1 cloud, got 0")
     found: list[Input] = []
-    seen: dict[int, Input] = {}
+    before = None
     for k in range(len(clouds)):
         c = clouds[k]
-        if id(c) not in seen:
-            each = as_match(c, f"clouds[{k}]", at, name, shape=("n", at.shape[1]))
-            seen[id(c)] = cloud(each, f"clouds[{k}]", power)
-        found.append(seen[id(c)])
+        if c is before:  # one array for all
+            found.append(found[-1])
+            continue
+        each = as_match(c, f"clouds[{k}]", at, name, shape=("n", at.shape[1]))
+        found.append(cloud(each, f"clouds[{k}]", power))
+        before = c
     return found, masses
 
 
 def _shares(weights: Any, count: int, at: Input, normalize: bool) -> Doubles:
     """Weights of the clouds, (K,)."""
-    return marginal(
+    found = marginal(
         weights, "weights", count, None, at, "support", free=False, normalize=normalize
-    )[0]
+    )
+    return np.asarray(found[0])
 
 
 def _masses(masses: Any, found: list[Input], at: Input, normalize: bool) -> list[Doubles]:

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,9 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 template <class T>
 constexpr T far = static_cast<T>(sizeof(T) == 4 ? 1e30 : 1e300);
+// Whole numbers up to here, and the sum of two, are exact.
+template <class T>
+constexpr double most_whole = sizeof(T) == 4 ? 4194304.0 : 2251799813685248.0;
 template <class T>
 constexpr double least_sum = sizeof(T) == 4 ? 1e-30 : 1e-280;
 
@@ -287,19 +291,27 @@ struct Split {
       narrow.get()[i] = T(0);
     }
   }
-  void set(int64_t i, double log_e) {  // from a log scaling
-    double log_2 = log_e * log2_e;
-    bool there = log_2 > -1e15;
-    double part = there ? std::rint(log_2) : 0.0;
-    whole.get()[i] = there ? static_cast<T>(part) : -far<T>;
-    set_factor(i, there ? std::exp2(log_2 - part) : 0.0);
+  void set_log_2(int64_t i, double log_2) {
+    double part = std::rint(log_2);
+    if (!(std::fabs(part) <= most_whole<T>))
+      throw std::invalid_argument(sizeof(T) == 4 ? "eps: expected a larger one, cost / eps is beyond float32"
+                                                 : "eps: expected a larger one, cost / eps is beyond float64");
+    whole.get()[i] = static_cast<T>(part);
+    set_factor(i, std::exp2(log_2 - part));
   }
   void set_factor(int64_t i, double f) {
     factor[i] = f;
     narrow.get()[i] = static_cast<T>(f);
   }
   void load(const double* log_e) {
-    for (int64_t i = 0; i < count; ++i) set(i, log_e[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      if (log_e[i] > -infinity) {
+        set_log_2(i, log_e[i] * log2_e);
+      } else {
+        whole.get()[i] = -far<T>;
+        set_factor(i, 0.0);
+      }
+    }
   }
   bool there(int64_t i) const { return whole.get()[i] > -far<T>; }
   double log_e(int64_t i) const {
@@ -463,7 +475,7 @@ struct View {
           sums[r] = sums[r] > 0.0 ? sums[r] * std::exp2(tops[r] - top) : 0.0;
           tops[r] = top;
         }
-        shift[r] = static_cast<T>(tops[r]);
+        shift[r] = tops[r] > -infinity ? static_cast<T>(tops[r]) : T(0);
       }
       loops.exponentials(desk.tile.get(), rows, cols, shift, v + col, sums);
     });
@@ -576,11 +588,6 @@ class Iteration {
   static double log_2(const Split<T>& s, int64_t i) {
     return static_cast<double>(s.whole.get()[i]) + std::log2(s.factor[i]);
   }
-  static void set_log_2(Split<T>& s, int64_t i, double value) {
-    double whole = std::rint(value);
-    s.whole.get()[i] = static_cast<T>(whole);
-    s.set_factor(i, std::exp2(value - whole));
-  }
   bool plain(double power) const { return power == 1.0 && relaxation_ == 1.0; }
 
   // False: the error was small enough, and nothing was changed.
@@ -608,7 +615,7 @@ class Iteration {
   double move(Split<T>& s, int64_t i, double weight, double minus_log_sum, double power) {
     if (!s.there(i) || !(weight > 0.0) || !std::isfinite(minus_log_sum)) return 0.0;
     double old = log_2(s, i), next = updated(old, weight, minus_log_sum, power);
-    set_log_2(s, i, next);
+    s.set_log_2(i, next);
     return std::fabs(next - old);
   }
   void follow() {
@@ -708,12 +715,14 @@ class Iteration {
       std::fill_n(e, view_.cut.padded, T(0));
       return rows_.factor[i];
     }
-    double old = log_2(rows_, i), next = updated(old, a_[i], l, row_power_), whole = std::rint(next);
-    rows_.whole.get()[i] = static_cast<T>(whole);
+    double old = log_2(rows_, i), next = updated(old, a_[i], l, row_power_), factor = rows_.factor[i];
+    rows_.set_log_2(i, next);
+    std::swap(factor, rows_.factor[i]);  // that of the state, should the iteration turn out to be none
+    rows_.factor[i] = std::exp2(std::max(-1000.0, std::min(1000.0, old - static_cast<double>(rows_.whole.get()[i]))));
     view_.fill(desk, i, 1, rows_.whole.get(), cols_.whole.get(), cols_.narrow.get(), e, &sum);
     if (view_.stored) kept().rows[i] = rows_.whole.get()[i];
     change = std::max(change, std::fabs(next - old));
-    return std::exp2(next - whole);
+    return factor;
   }
 
   typename Transport<T>::Kept& kept() { return *transport_.kept[problem_]; }

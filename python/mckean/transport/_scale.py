@@ -20,7 +20,7 @@ _BLOCK = 5  # plain iterations between two extrapolations
 _MEMORY = 15
 _SOON = 25  # iterations: fewer than these to go, and plain ones do
 _PATIENCE = 500
-_REACH = 30.0  # the largest move of a log scaling: exp(30) times a weight is far from overflow in float32
+_REACH = 30.0  # a move of log scalings that can not overflow: exp(30) times a weight is far from it in float32
 _HISTORY_BYTES = 1 << 27
 _RELAXED = 20  # over-relaxed iterations between two plain ones
 _OFTEN_REJECTED = 3
@@ -363,15 +363,18 @@ def _anderson(at: _Run, which: Any) -> None:
         these = which[ready]
         F, G = at.rows(these), at.cols(these)
         proposal = history.propose(ready)
-        near = np.isfinite(proposal).all(1)
-        near &= abs(np.where(np.isfinite(proposal), proposal, 0.0) - G).max(1) < _REACH
-        if not near.all():
-            history.forget(ready[~near])
-            ready, these, proposal, F, G = (v[near] for v in (ready, these, proposal, F, G))
+        finite = np.isfinite(proposal).all(1)
+        if not finite.all():
+            history.forget(ready[~finite])
+            ready, these, proposal = ready[finite], these[finite], proposal[finite]
+            F, G = F[finite], G[finite]
             if not len(ready):
                 continue
         at.put(these, None, proposal)
+        forms = at.forms[these]
+        at.forms[these[abs(proposal - G).max(1) > _REACH]] = LOG_DOMAIN
         at.iterate(these, 1, stop=False)
+        at.forms[these] = forms
         if at.powers is None:
             gain, noise = at.gain(these, F, G), at.noise(these)
         else:

@@ -15,7 +15,7 @@ __all__ = ["Settings", "Solution", "solve"]
 
 _STORED_BYTES = 1 << 30  # the most for a stored kernel
 _FEW = 20  # iterations before Newton's method
-_MANY = 200  # iterations that Newton's method is cheaper than
+_MANY = 100  # iterations that Newton's method is cheaper than
 _NEWTON_PAIRS = 350_000_000  # a quarter of these entries in sparse form take 1 GiB
 
 
@@ -136,7 +136,7 @@ def _iterated(
             from mckean.transport._newton import solve_newton  # which uses this module
 
             _measure(problem, solution, left)
-            solution = solve_newton(problem, settings, solution)
+            solution = solve_newton(problem, replace(settings, unbalanced=None), solution)
             solution.method = "newton"
             return solution
         _stage(problem, inner, solution, form, factors, most=settings.max_iter, enough=None)

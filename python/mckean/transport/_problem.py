@@ -181,6 +181,13 @@ class Problem:
         self.native.plan(self.eps, F, G, problem, first, last, out.data, self.queue)
         return out.result()
 
+    def plans(self, F: Doubles, G: Doubles) -> Any:
+        """The plan (n, m), or those of a batch (batch, n, m)."""
+        if not self.batched:
+            return self.plan(F, G)
+        each = [self.plan(F, G, problem)[None] for problem in range(self.batch)]
+        return self.at.framework.concatenate(each)
+
     def kept(
         self,
         F: Doubles,

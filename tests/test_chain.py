@@ -136,7 +136,9 @@ def test_points_equal_their_costs(xp, dtype):
     known = chain_sinkhorn(free, costs, eps=0.3, tol=tol)
     assert xp.dtype(res.marginals[1]) == dtype
     assert np.allclose(xp.to_numpy(res.marginals[1]), known.marginals[1], atol=10 * tol)
-    assert np.allclose(xp.to_numpy(res.couplings[0].plan()), known.couplings[0].plan(), atol=10 * tol)
+    assert np.allclose(
+        xp.to_numpy(res.couplings[0].plan()), known.couplings[0].plan(), atol=10 * tol
+    )
     mean = res.conditional_mean(xp.asarray(clouds[2]), at=2, given=0)
     assert np.allclose(
         xp.to_numpy(mean), known.conditional_mean(clouds[2], at=2, given=0), atol=100 * tol

@@ -39,7 +39,7 @@ from mckean.sliced import (
     sliced_wasserstein,
 )
 from mckean.stepping import combine
-from mckean.transport import sinkhorn, sinkhorn_points
+from mckean.transport import sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 __all__ = [
     "BrownianTree",
@@ -76,6 +76,7 @@ __all__ = [
     "samplers",
     "set_num_threads",
     "sinkhorn",
+    "sinkhorn_divergence",
     "sinkhorn_points",
     "sliced",
     "sliced_cramer",

@@ -3,6 +3,7 @@
 from mckean.transport._bridge import BridgeResult, schrodinger_bridge
 from mckean.transport._chain import ChainResult, chain_sinkhorn, chain_sinkhorn_points
 from mckean.transport._couplings import couple, couple_many
+from mckean.transport._divergence import sinkhorn_divergence
 from mckean.transport._references import (
     AffineDrift,
     BrownianReference,
@@ -11,6 +12,7 @@ from mckean.transport._references import (
     LinearDrift,
     Reference,
 )
+from mckean.transport._result import SinkhornResult
 from mckean.transport._sinkhorn import sinkhorn, sinkhorn_points
 
 __all__ = [
@@ -22,11 +24,13 @@ __all__ = [
     "Increments",
     "LinearDrift",
     "Reference",
+    "SinkhornResult",
     "chain_sinkhorn",
     "chain_sinkhorn_points",
     "couple",
     "couple_many",
     "schrodinger_bridge",
     "sinkhorn",
+    "sinkhorn_divergence",
     "sinkhorn_points",
 ]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from mckean import random
-from mckean._array import Input, as_input, as_match, check_finite, to_numpy
-from mckean._errors import ConvergenceWarning, as_count, as_real, as_seed, nonnegative, one_of
+from mckean._array import Input, as_input, as_match, to_numpy
+from mckean._errors import ConvergenceWarning, as_count, as_real, as_seed
+from mckean.transport._arguments import cloud, settings_of
 from mckean.transport._couplings import Indices, draw_columns, stratified_rows
 from mckean.transport._linear_noise import Transition
 from mckean.transport._problem import Doubles, Problem
@@ -36,7 +37,7 @@ class BridgeResult:
         For each two neighbouring snapshots, paths between them that start at every point of the first one, and end at
         points of the second.
     couplings : list of SinkhornResult
-        The joint law of each two neighbouring snapshots.
+        The joint law of each two neighbouring snapshots; NumPy, float64.
     theta : array or None
         Parameters of the reference after the last refit.
     reference : reference
@@ -58,12 +59,13 @@ class BridgeResult:
         links: list[_Link],
         segments: list[Doubles],
         history: dict[str, Any],
+        settings: Settings,
         seed: int,
     ) -> None:
         self._host, self._links, self._seed = host, links, seed
         self._paths: Any = None
         self.segments = [host.given(path) for path in segments]
-        self.couplings = [SinkhornResult(link.problem, link.solution, link.y) for link in links]
+        self.couplings = [SinkhornResult(link.problem, link.solution, settings) for link in links]
         self.reference, self.history = host.reference, history
         theta = host.reference.theta
         self.theta = None if theta is None else host.given(theta)
@@ -72,7 +74,7 @@ class BridgeResult:
         self.timings: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        sizes = tuple(len(link.x) for link in self._links) + (len(self._links[-1].y),)
+        sizes = (*(len(link.x) for link in self._links), len(self._links[-1].y))
         return (
             f"BridgeResult(snapshots={sizes}, n_iter={self.n_iter}, converged={self.converged}, "
             f"seconds={self.timings.get('total', 0.0):.3g})"
@@ -81,7 +83,9 @@ class BridgeResult:
     @property
     def times(self) -> Any:
         """Times of `paths`, (n_times,): the snapshots' and ``n_substeps - 1`` between neighbours."""
-        return np.concatenate([link.grid[: -1] for link in self._links] + [self._links[-1].grid[-1:]])
+        return np.concatenate(
+            [link.grid[:-1] for link in self._links] + [self._links[-1].grid[-1:]]
+        )
 
     @property
     def paths(self) -> Any:
@@ -165,7 +169,7 @@ def schrodinger_bridge(
     times : array, shape (K,)
         Increasing.
     reference : "brownian", callable or reference
-        `BrownianReference`, `AffineDrift`, `LinearDrift` or `Drift`; a callable ``drift(t, x) -> (n, d)`` stays as it is.
+        `BrownianReference`, `AffineDrift`, `LinearDrift` or `Drift`; a callable ``drift(t, x) -> (n, d)`` stays.
     sigma : float or array, shape (d,), optional
         Noise level for "brownian" or a callable; others carry their own.
     iterations : int
@@ -241,8 +245,7 @@ def schrodinger_bridge(
     host = Host(_reference(reference, sigma), ats[0])
     iterations = as_count(iterations, "iterations") if host.reference.fits else 0
     n_substeps = as_count(n_substeps, "n_substeps", least=1)
-    method = one_of(method, "method", ("auto", "scaling", "log", "newton"))
-    settings = Settings(method, nonnegative(tol, "tol"), as_count(max_iter, "max_iter"))
+    settings = settings_of(method, tol, max_iter, "anderson", False, None)
     clouds = [to_numpy(at.array).astype(np.float64) for at in ats]
     seed = as_seed(seed)
     links = [
@@ -268,6 +271,7 @@ def schrodinger_bridge(
         links,
         [paths[link] for link in links],
         {k: np.array(v) for k, v in history.items() if v[0] is not None},
+        settings,
         seed,
     )
     result.timings["total"] = time.perf_counter() - start
@@ -284,16 +288,13 @@ def _snapshots(snapshots: Any) -> list[Input]:
     if not isinstance(snapshots, (list, tuple)) or len(snapshots) < 2:
         raise ValueError("snapshots: expected a sequence of at least two arrays")
     ats: list[Input] = []
-    for k, cloud in enumerate(snapshots):
+    for k, points in enumerate(snapshots):
         name = f"snapshots[{k}]"
         if not ats:
-            at = as_input(cloud, name, shape=("n", "d"))
+            at = as_input(points, name, shape=("n", "d"))
         else:
-            at = as_match(cloud, name, ats[0], "snapshots[0]", shape=("n", ats[0].shape[1]))
-        if 0 in at.shape:
-            raise ValueError(f"{name}: expected at least one point and coordinate, got {at.shape}")
-        check_finite(at, name)
-        ats.append(at)
+            at = as_match(points, name, ats[0], "snapshots[0]", shape=("n", ats[0].shape[1]))
+        ats.append(cloud(at, name, 2.0))
     return ats
 
 
@@ -364,9 +365,7 @@ def _groups(reference: Reference, links: list[_Link]) -> list[list[_Link]]:
     return list(found.values())
 
 
-def _bridge(
-    host: Host, links: list[_Link], settings: Settings, seed: int
-) -> dict[_Link, Doubles]:
+def _bridge(host: Host, links: list[_Link], settings: Settings, seed: int) -> dict[_Link, Doubles]:
     """Solve all links, and simulate paths (n_steps + 1, n_k, d) from every point of the first snapshot of each."""
     paths: dict[_Link, Doubles] = {}
     for group in _groups(host.reference, links):
@@ -386,7 +385,7 @@ def _law(host: Host, group: list[_Link], x: list[Doubles], step: int) -> Transit
 
 def _rows(clouds: list[Doubles]) -> list[slice]:
     ends = np.cumsum([0] + [len(c) for c in clouds])
-    return [slice(i, j) for i, j in zip(ends, ends[1:], strict=False)]
+    return [slice(i, j) for i, j in itertools.pairwise(ends)]
 
 
 def _simulate(

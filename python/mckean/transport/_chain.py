@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mckean import random
-from mckean._array import Input, as_input, as_match, check_finite, to_numpy
-from mckean._errors import ConvergenceWarning, as_count, as_seed, nonnegative, one_of, positive
+from mckean._array import Input, as_input, as_match, to_numpy
+from mckean._errors import ConvergenceWarning, as_count, as_seed, positive
+from mckean.transport._arguments import cloud, settings_of
 from mckean.transport._couplings import draw_columns, stratified_rows
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._result import SinkhornResult
 from mckean.transport._solve import Settings, Solution, solve
+from mckean.transport._weights import marginal
 
 __all__ = ["ChainResult", "chain_sinkhorn", "chain_sinkhorn_points"]
 
@@ -131,14 +134,15 @@ def chain_sinkhorn(
 ) -> ChainResult:
     """Solve entropic multi-marginal transport for a cost that is a sum along a chain.
 
-    Minimises ``<P, sum_k c_k(x_k, x_{k+1})> + eps KL(P | reference)`` over the laws P of (x_0, ..., x_{K-1}) with the given
-    marginals. Nodes without a marginal are free: of all laws on their points the best one is found, as for the unknown
-    state at a time between two observations. The tensor P is never formed: time and memory are those of the K - 1 costs.
+    Minimises ``<P, sum_k c_k(x_k, x_{k+1})> + eps KL(P | reference)`` over the laws P of (x_0, ..., x_{K-1}) with the
+    given marginals. Nodes without a marginal are free: of all laws on their points the best one is found, as for the
+    unknown state at a time between two observations. The tensor P is never formed: time and memory are those of the
+    K - 1 costs.
 
     Parameters
     ----------
     marginals : sequence of K arrays, shapes (n_k,), or None
-        Weights >= 0 of equal total mass, None for free nodes; at least one is given.
+        Weights >= 0 of sum 1, None for free nodes; at least one is given.
     costs : sequence of K - 1 arrays, shapes (n_k, n_{k+1}), float32 or float64
         ``+inf`` forbids a pair.
     eps : float
@@ -146,7 +150,7 @@ def chain_sinkhorn(
     method : {"auto", "scaling", "log", "newton"}
         For neighbours that are both constrained; see `mckean.sinkhorn`.
     tol : float
-        L1 error of all marginals together, relative to the mass.
+        L1 error of all marginals together.
     max_iter : int
         Iterations of each part of the chain.
 
@@ -158,7 +162,7 @@ def chain_sinkhorn(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, shape or range, masses differ, or the costs forbid every plan.
+        If an argument has the wrong type, shape or range, or the costs forbid every plan.
 
     Warns
     -----
@@ -210,13 +214,13 @@ def chain_sinkhorn(
         if not low > -np.inf:
             raise ValueError(f"costs[{k}]: expected numbers or +inf, got {low}")
     sizes = [at.shape[0] for at in ats] + [ats[-1].shape[1]]
-    weights = _weights(marginals, sizes)
+    weights = _weights(marginals, sizes, ats[0], "costs[0]")
     level = np.full(1, positive(eps, "eps"))
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
         return Problem.of_cost(ats[k], None, a, b, level)
 
-    return _solve_chain(weights, sizes, problem, None, float(level[0]), method, tol, max_iter)
+    return _solve_chain(weights, sizes, problem, None, method, tol, max_iter)
 
 
 def chain_sinkhorn_points(
@@ -237,7 +241,7 @@ def chain_sinkhorn_points(
     points : sequence of K arrays, shapes (n_k, d), float32 or float64
         At least two; costs are ``|x_k - x_{k+1}|**p`` between neighbours.
     marginals : sequence of K arrays, shapes (n_k,), or None, optional
-        Weights >= 0 of equal total mass, None for free nodes. By default all are constrained to equal weights.
+        Weights >= 0 of sum 1, None for free nodes. By default all are constrained to equal weights.
     eps : float
         Regularisation > 0, in units of the costs.
     p : float
@@ -255,7 +259,7 @@ def chain_sinkhorn_points(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, shape or range, a point is not finite, or masses differ.
+        If an argument has the wrong type, shape or range, or a point is not finite.
 
     Warns
     -----
@@ -286,54 +290,38 @@ def chain_sinkhorn_points(
     if not isinstance(points, (list, tuple)) or len(points) < 2:
         raise ValueError("points: expected a sequence of at least two arrays")
     ats = [as_input(points[0], "points[0]", shape=("n", "d"))]
-    for k, cloud in enumerate(points[1:], 1):
+    for k, other in enumerate(points[1:], 1):
         shape = ("m", ats[0].shape[1])
-        ats.append(as_match(cloud, f"points[{k}]", ats[0], "points[0]", shape=shape))
+        ats.append(as_match(other, f"points[{k}]", ats[0], "points[0]", shape=shape))
+    power = positive(p, "p")
     for k, at in enumerate(ats):
-        if 0 in at.shape:
-            raise ValueError(f"points[{k}]: expected at least one point, got {at.shape}")
-        check_finite(at, f"points[{k}]")
+        cloud(at, f"points[{k}]", power)
     sizes = [at.shape[0] for at in ats]
     if marginals is None:
         weights: list[Doubles | None] = [np.full((1, n), 1.0 / n) for n in sizes]
     else:
-        weights = _weights(marginals, sizes)
-    level, power = np.full(1, positive(eps, "eps")), positive(p, "p")
+        weights = _weights(marginals, sizes, ats[0], "costs[0]")
+    level = np.full(1, positive(eps, "eps"))
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
         return Problem.of_points(ats[k], ats[k + 1], power, a, b, level, device)
 
-    return _solve_chain(weights, sizes, problem, points, float(level[0]), method, tol, max_iter)
+    return _solve_chain(weights, sizes, problem, (ats, power), method, tol, max_iter)
 
 
-def _weights(marginals: Any, sizes: list[int]) -> list[Doubles | None]:
+def _weights(marginals: Any, sizes: list[int], at: Input, at_name: str) -> list[Doubles | None]:
     """Marginals as (1, n) in float64, None where free."""
     if not isinstance(marginals, (list, tuple)) or len(marginals) != len(sizes):
         got = len(marginals) if isinstance(marginals, (list, tuple)) else type(marginals).__name__
         raise ValueError(f"marginals: expected a sequence of {len(sizes)}, got {got}")
-    found: list[Doubles | None] = []
-    masses: list[float] = []
-    for k, (given, size) in enumerate(zip(marginals, sizes, strict=True)):
-        if given is None:
-            found.append(None)
-            continue
-        name = f"marginals[{k}]"
-        at = as_input(given, name, shape=(size,))
-        check_finite(at, name)
-        w = to_numpy(at.array).astype(np.float64)
-        if w.min() < 0:
-            raise ValueError(f"{name}: expected weights >= 0, got {w.min()}")
-        if not w.sum() > 0:
-            raise ValueError(f"{name}: expected a positive total, got all zero")
-        if masses and abs(w.sum() - masses[0]) > (1e-6 if at.dtype == "float64" else 1e-4) * masses[0]:
-            raise ValueError(
-                f"{name}: expected the total of the other marginals, {masses[0]:g}, got {w.sum():g}"
-            )
-        masses.append(float(w.sum()))
-        found.append(w[None])
-    if not masses:
+    if all(w is None for w in marginals):
         raise ValueError("marginals: expected at least one that is not None")
-    return found
+    return [
+        None
+        if w is None
+        else marginal(w, f"marginals[{k}]", n, None, at, at_name, free=False, normalize=False)
+        for k, (w, n) in enumerate(zip(marginals, sizes, strict=True))
+    ]
 
 
 class _Edge:
@@ -369,35 +357,33 @@ def _solve_chain(
     weights: list[Doubles | None],
     sizes: list[int],
     problem: Callable[[int, Doubles, Doubles], Problem],
-    points: Sequence[Any] | None,
-    eps: float,
+    points: tuple[list[Input], float] | None,
     method: str,
     tol: float,
     max_iter: int,
 ) -> ChainResult:
-    method = one_of(method, "method", ("auto", "scaling", "log", "newton"))
-    tol, max_iter = nonnegative(tol, "tol"), as_count(max_iter, "max_iter")
+    settings = settings_of(method, tol, max_iter, "anderson", False, None)
     last = len(weights) - 1
     ends = sorted({0, last} | {k for k, w in enumerate(weights) if w is not None})
     known = [np.ones((1, n)) if w is None else w for n, w in zip(sizes, weights, strict=True)]
     edges = [_Edge(problem(k, known[k], known[k + 1])) for k in range(last)]
     n_iter, converged, used = 0, True, "log"
-    for first, end in zip(ends, ends[1:], strict=False):
-        share = tol / (len(ends) - 1)
+    for first, end in itertools.pairwise(ends):
+        share = settings.tol / (len(ends) - 1)
         part = edges[first:end]
         if len(part) == 1 and weights[first] is not None and weights[end] is not None:
-            s = solve(part[0].problem, Settings(method, share, max_iter))
+            s = solve(part[0].problem, replace(settings, tol=share))
             part[0].F, part[0].G = s.F, s.G
             count, done, used = int(s.n_iter[0]), bool(s.converged[0]), s.method
         else:
-            count, done = _scale_part(part, weights[first], weights[end], share, max_iter)
+            count, done = _scale_part(part, weights[first], weights[end], share, settings.max_iter)
             for k in range(first, end + 1):
                 if weights[k] is None:
                     known[k] = part[k - first].row_sums() if k < end else part[-1].column_sums()
         n_iter, converged = max(n_iter, count), converged and done
     for k, edge in enumerate(edges):
         edge.problem.a, edge.problem.b = known[k], known[k + 1]
-    return _result(weights, known, edges, points, eps, n_iter, converged, used, tol)
+    return _result(weights, known, edges, points, settings, n_iter, converged, used)
 
 
 def _scale_part(
@@ -412,7 +398,7 @@ def _scale_part(
     error, count = np.inf, 0
     while True:
         part[0].F = start
-        for edge, following in zip(part, part[1:], strict=False):
+        for edge, following in itertools.pairwise(part):
             following.F = edge.forward()
         part[-1].G = _scaling(log_b, part[-1].forward())
         for edge, before in zip(part[::-1], part[-2::-1], strict=False):
@@ -421,7 +407,7 @@ def _scale_part(
         if a is None or b is None:  # one message each way is exact
             if a is not None:
                 part[0].F = start = _scaling(log_a, message)
-                for edge, following in zip(part, part[1:], strict=False):
+                for edge, following in itertools.pairwise(part):
                     following.F = edge.forward()
             return 1, True
         error = float(abs(np.exp(start + message) - a).sum())
@@ -437,7 +423,9 @@ def _scaling(log_weights: Doubles | None, message: Doubles) -> Doubles:
         return np.zeros_like(message)
     weighty = log_weights > -np.inf
     if not np.isfinite(message[weighty]).all():
-        raise ValueError("costs: expected a plan to be possible, got a point without any finite cost")
+        raise ValueError(
+            "costs: expected a plan to be possible, got a point without any finite cost"
+        )
     return np.where(weighty, log_weights - np.where(weighty, message, 0.0), -np.inf)
 
 
@@ -445,14 +433,13 @@ def _result(
     weights: list[Doubles | None],
     known: list[Doubles],
     edges: list[_Edge],
-    points: Sequence[Any] | None,
-    eps: float,
+    points: tuple[list[Input], float] | None,
+    settings: Settings,
     n_iter: int,
     converged: bool,
     method: str,
-    tol: float,
 ) -> ChainResult:
-    at = edges[0].problem.at
+    at, eps = edges[0].problem.at, float(edges[0].problem.eps[0])
     error, cost, couplings = 0.0, 0.0, []
     for k, edge in enumerate(edges):
         rows, cols, value = edge.problem.marginals(edge.F, edge.G, cost=True)
@@ -465,26 +452,25 @@ def _result(
         solution = Solution(
             edge.F, edge.G, np.array([off]), zero + n_iter, zero, np.array([converged]), method
         )
-        target = None if points is None else points[k + 1]
-        couplings.append(SinkhornResult(edge.problem, solution, target))
+        ends = () if points is None else (points[0][k], points[0][k + 1], points[1])
+        couplings.append(SinkhornResult(edge.problem, solution, settings, *ends))
     potentials: list[Any] = []
     for k, w in enumerate(weights):
         if w is None:
             potentials.append(None)
             continue
-        left = edges[k - 1].forward() if k > 0 else 0.0
-        right = edges[k].backward() if k < len(edges) else 0.0
+        nothing = np.zeros_like(w)
+        left = edges[k - 1].forward() if k > 0 else nothing
+        right = edges[k].backward() if k < len(edges) else nothing
         potentials.append(_vector(-eps * (left + right), at))
     if not converged:
         warnings.warn(
-            f"the chain stopped after {n_iter} iterations at a marginal error of {error:.2g}, tol is {tol:g}",
+            f"the chain stopped after {n_iter} iterations at a marginal error of {error:.2g}, tol is {settings.tol:g}",
             ConvergenceWarning,
             stacklevel=4,
         )
     marginals = [_vector(w, at) for w in known]
-    return ChainResult(
-        couplings, marginals, potentials, eps, cost, error, converged, n_iter, edges
-    )
+    return ChainResult(couplings, marginals, potentials, eps, cost, error, converged, n_iter, edges)
 
 
 def _vector(values: Doubles, at: Input) -> Any:

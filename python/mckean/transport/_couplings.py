@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 import numpy as np
 
 from mckean import random
-from mckean._array import Input, as_input, as_match, check_finite, to_numpy
-from mckean._errors import ConvergenceWarning, as_count, as_seed, nonnegative, one_of, positive
+from mckean._array import Input, as_input, as_match, to_numpy
+from mckean._errors import ConvergenceWarning, as_count, as_seed, one_of, positive
+from mckean.transport._arguments import cloud as points
+from mckean.transport._arguments import settings_of
 from mckean.transport._problem import Doubles, Problem
-from mckean.transport._solve import Settings, Solution, solve
+from mckean.transport._solve import Solution, solve
 
 __all__ = ["couple", "couple_many", "draw_columns", "stratified_rows"]
 
 _STREAM = 0x636F75706C65  # "couple"
-_STORED = 1 << 20  # entries of a cost worth storing: 8 MB, and a sweep over it costs no more than its exponentials
+_STORED = (
+    1 << 20
+)  # entries of a cost worth storing: 8 MB, and a sweep over it costs no more than its exponentials
 _BLOCK = 1 << 20  # entries of the plan looked at together
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -66,7 +71,7 @@ def stratified_rows(weights: Doubles, u: Doubles) -> Indices:
     sums = np.cumsum(weights)
     sums /= sums[-1]
     at = np.searchsorted(sums, (np.arange(u.size) + u) / u.size, side="right")
-    return np.minimum(at, np.flatnonzero(weights)[-1]).astype(np.int64)
+    return np.asarray(np.minimum(at, np.flatnonzero(weights)[-1]), np.int64)
 
 
 def couple(
@@ -158,13 +163,14 @@ def couple(
     >>> bool(((x[i] - y[j]) ** 2).sum() < ((x - y) ** 2).sum())
     True
     """
-    at, other = _clouds([x, y])
+    p = positive(p, "p")
+    at, other = _clouds([x, y], p)
     seed, counter = as_seed(seed), as_count(counter, "counter", below=1 << 60)
     count = at.shape[0] if n_pairs is None else as_count(n_pairs, "n_pairs")
     rows = _first_rows(at.shape[0], count, n_pairs is not None, seed, counter)
     plan = _Plan(at, other, eps, rel_eps, p, exact, hard, tol, max_iter)
     cols = plan.draw(rows, seed, counter, 0)
-    return tuple(at.framework.asarray(k, at.device) for k in (rows, cols))  # type: ignore[return-value]
+    return tuple(at.framework.asarray(k, at.device) for k in (rows, cols))
 
 
 def couple_many(
@@ -185,7 +191,7 @@ def couple_many(
     """Group the points of several batches by optimal transport along a chain, or to a centre.
 
     The multi-marginal plan of a cost that is a sum over the edges of a tree, each node having its own points of equal
-    weights, is made of the plans of the edges: given a point, its neighbours are independent. Tuples are drawn that way.
+    weights, is made of the plans of the edges: given a point, its neighbours are independent. So tuples are drawn.
 
     Parameters
     ----------
@@ -237,7 +243,8 @@ def couple_many(
     if not isinstance(clouds, (list, tuple)) or len(clouds) < 2:
         raise ValueError("clouds: expected a sequence of at least two arrays")
     tree = one_of(tree, "tree", ("chain", "star"))
-    ats = _clouds(clouds, "clouds")
+    p = positive(p, "p")
+    ats = _clouds(clouds, p, "clouds")
     seed, counter = as_seed(seed), as_count(counter, "counter", below=1 << 60)
     n = ats[0].shape[0]
     count = n if n_tuples is None else as_count(n_tuples, "n_tuples")
@@ -250,18 +257,15 @@ def couple_many(
     return ats[0].framework.asarray(index, ats[0].device)
 
 
-def _clouds(clouds: Sequence[Any], name: str | None = None) -> list[Input]:
+def _clouds(clouds: Sequence[Any], p: float, name: str | None = None) -> list[Input]:
     names = "xy" if name is None else [f"{name}[{k}]" for k in range(len(clouds))]
     ats: list[Input] = []
-    for cloud, which in zip(clouds, names, strict=True):
+    for given, which in zip(clouds, names, strict=True):
         if not ats:
-            at = as_input(cloud, which, shape=("n", "d"))
+            at = as_input(given, which, shape=("n", "d"))
         else:
-            at = as_match(cloud, which, ats[0], names[0], shape=("m", ats[0].shape[1]))
-        if 0 in at.shape:
-            raise ValueError(f"{which}: expected at least one point and coordinate, got {at.shape}")
-        check_finite(at, which)
-        ats.append(at)
+            at = as_match(given, which, ats[0], names[0], shape=("m", ats[0].shape[1]))
+        ats.append(points(at, which, p))
     return ats
 
 
@@ -287,8 +291,8 @@ class _Plan:
         tol: float,
         max_iter: int,
     ) -> None:
-        p, rel_eps = positive(p, "p"), positive(rel_eps, "rel_eps")
-        tol, max_iter = nonnegative(tol, "tol"), as_count(max_iter, "max_iter")
+        rel_eps = positive(rel_eps, "rel_eps")
+        settings = settings_of("auto", tol, max_iter, "anderson", False, None)
         eps = None if eps is None else positive(eps, "eps")
         n, m = x.shape[0], y.shape[0]
         self.hard, self.columns = hard, None
@@ -305,7 +309,7 @@ class _Plan:
             scale = _mean_cost(to_numpy(x.array), to_numpy(y.array), p) if eps is None else 0.0
             problem = Problem.of_points(x, y, p, a, b, np.full(1, eps or rel_eps * scale or 1.0))
         self.problem = problem
-        self.solution: Solution = solve(problem, Settings(tol=tol, max_iter=max_iter))
+        self.solution: Solution = solve(problem, settings)
         if not self.solution.converged.all():
             warnings.warn(
                 f"the coupling stopped after {int(self.solution.n_iter[0])} iterations at a marginal error of "
@@ -348,8 +352,8 @@ def _assignment(x: Input, y: Input, p: float) -> Indices:
             f"exact: expected clouds of one size, got {x.shape[0]} and {y.shape[0]} points"
         )
     try:
-        from scipy.optimize import linear_sum_assignment
+        optimize = importlib.import_module("scipy.optimize")
     except ImportError as error:
         raise ImportError("exact=True needs SciPy: pip install scipy") from error
     cost = _cost(to_numpy(x.array).astype(np.float64), to_numpy(y.array).astype(np.float64), p)
-    return np.asarray(linear_sum_assignment(cost)[1], np.int64)
+    return np.asarray(optimize.linear_sum_assignment(cost)[1], np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +55,9 @@ class Transition:
         covariance is left out, as the approximation does."""
         if self.shared:
             root = np.linalg.cholesky(self.covariance)
-            sources, targets = (np.ascontiguousarray(np.linalg.solve(root, p.T).T) for p in (self.mean, y))
+            sources, targets = (
+                np.ascontiguousarray(np.linalg.solve(root, p.T).T) for p in (self.mean, y)
+            )
             ends = kernel_mean(Gaussian(1.0), sources, targets, y, np.ascontiguousarray(G))
             pull = np.linalg.solve(self.covariance, (ends - self.mean).T).T
             return np.asarray(pull @ self.propagator)
@@ -114,5 +115,7 @@ def linear_noise(
         step = eye + h * second @ (eye + 0.5 * h * first)
         half = (eye + 0.5 * h * second) * np.sqrt(h * variance)
         propagator = step @ propagator
-        covariance = step @ covariance @ np.swapaxes(step, -1, -2) + half @ np.swapaxes(half, -1, -2)
+        covariance = step @ covariance @ np.swapaxes(step, -1, -2) + half @ np.swapaxes(
+            half, -1, -2
+        )
     return Transition(mean, propagator, covariance)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
 from typing import Any
 
 import numpy as np
 
 from mckean import random
 from mckean._array import Input, as_input, to_numpy
-from mckean._errors import as_count, as_real, as_seed, nonnegative, positive
+from mckean._errors import as_count, as_seed, nonnegative
 from mckean.transport._linear_noise import Transition, linear_noise
 from mckean.transport._problem import Doubles
 
@@ -96,7 +96,7 @@ class Reference:
         x = to_numpy(at.array).astype(np.float64)
         out = [x]
         root = np.sqrt(host.variance)
-        for k, (start, end) in enumerate(zip(at_times, at_times[1:], strict=False)):
+        for k, (start, end) in enumerate(itertools.pairwise(at_times)):
             h = (end - start) / n_substeps
             for s in range(n_substeps):
                 z = random.normal(seed, x.shape, stream=_STREAM, counter=k * n_substeps + s)
@@ -108,7 +108,9 @@ class Reference:
 def _sigma(sigma: Any) -> Any:
     s = np.asarray(to_numpy(sigma), np.float64)
     if s.ndim > 1 or not (np.isfinite(s).all() and (s > 0).all()):
-        raise ValueError(f"sigma: expected a positive number, or one for each coordinate, got {sigma!r}")
+        raise ValueError(
+            f"sigma: expected a positive number, or one for each coordinate, got {sigma!r}"
+        )
     return s
 
 
@@ -133,7 +135,9 @@ def _least_squares(features: Doubles, increments: Increments, sigma: Any, ridge:
     weighted = features * weights[..., None]
     k = features.shape[2]
     gram = weighted.reshape(-1, k).T @ features.reshape(-1, k) + ridge * np.eye(k)
-    return np.asarray(np.linalg.lstsq(gram, weighted.reshape(-1, k).T @ velocity.reshape(-1), rcond=None)[0])
+    return np.asarray(
+        np.linalg.lstsq(gram, weighted.reshape(-1, k).T @ velocity.reshape(-1), rcond=None)[0]
+    )
 
 
 class BrownianReference(Reference):
@@ -393,7 +397,9 @@ class Host:
         self.reference, self.at = reference, at
         d = at.shape[-1]
         if reference.sigma.ndim and reference.sigma.shape != (d,):
-            raise ValueError(f"sigma: expected {d} numbers to match the points, got {reference.sigma.size}")
+            raise ValueError(
+                f"sigma: expected {d} numbers to match the points, got {reference.sigma.size}"
+            )
         self.variance: Doubles = np.broadcast_to(reference.sigma, (d,)) ** 2
         self._difference = float(np.finfo(at.dtype).eps) ** (1 / 3)
 

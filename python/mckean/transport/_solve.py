@@ -19,7 +19,9 @@ class Settings:
     max_iter: int = 10_000
     acceleration: Any = "anderson"  # "anderson", None, or a relaxation in (0, 2)
     eps_scaling: bool = False
-    unbalanced: tuple[Doubles, Doubles] | None = None  # rho of rows and columns, (batch,); inf: met exactly
+    unbalanced: tuple[Doubles, Doubles] | None = (
+        None  # rho of rows and columns, (batch,); inf: met exactly
+    )
 
 
 @dataclass(slots=True)

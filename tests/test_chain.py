@@ -192,6 +192,9 @@ def test_zero_weights_and_forbidden_pairs():
 def test_not_converged_is_said():
     marginals, costs = problem((5, 6, 5))
     marginals[1] = None
+    assert chain_sinkhorn(
+        [9 * m if m is not None else m for m in marginals], costs, eps=1.0, normalize=True
+    ).converged
     with pytest.warns(mk.ConvergenceWarning, match="after 1 iterations") as found:
         res = chain_sinkhorn(marginals, costs, eps=0.01, max_iter=1)
     assert not res.converged and res.marginal_error > 1e-6 and found[0].filename == __file__
@@ -202,9 +205,15 @@ def test_not_converged_is_said():
     [
         (dict(marginals=[None, None, None]), "marginals: expected at least one"),
         (dict(marginals=[np.ones(2)]), "marginals: expected a sequence of 3"),
-        (dict(marginals=[np.ones(3), None, np.ones(2)]), r"marginals\[2\]: expected the total"),
+        (
+            dict(marginals=[np.ones(3), None, None]),
+            r"marginals\[0\]: expected weights that sum to 1",
+        ),
         (dict(marginals=[-np.ones(3), None, None]), r"marginals\[0\]: expected weights >= 0"),
-        (dict(marginals=[np.zeros(3), None, None]), r"marginals\[0\]: expected a positive total"),
+        (
+            dict(marginals=[np.zeros(3), None, None]),
+            r"marginals\[0\]: expected weights of a positive",
+        ),
         (dict(marginals=[np.full(3, np.nan), None, None]), r"marginals\[0\]: expected finite"),
         (dict(marginals=[np.ones(4), None, None]), r"marginals\[0\]: expected shape \(3,\)"),
         (dict(costs=[]), "costs: expected a sequence"),
@@ -215,9 +224,8 @@ def test_not_converged_is_said():
     ],
 )
 def test_wrong_arguments(change, error):
-    given = dict(
-        marginals=[np.ones(3), None, None], costs=[np.zeros((3, 2)), np.zeros((2, 2))], eps=1.0
-    )
+    third = np.full(3, 1 / 3)
+    given = dict(marginals=[third, None, None], costs=[np.zeros((3, 2)), np.zeros((2, 2))], eps=1.0)
     given.update(change)
     with pytest.raises((ValueError, TypeError), match=error):
         chain_sinkhorn(given.pop("marginals"), given.pop("costs"), **given)

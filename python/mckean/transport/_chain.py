@@ -18,7 +18,7 @@ from mckean.transport._couplings import draw_columns, stratified_rows
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._result import SinkhornResult
 from mckean.transport._solve import Settings, Solution, solve
-from mckean.transport._weights import marginal
+from mckean.transport._weights import flag, marginal
 
 __all__ = ["ChainResult", "chain_sinkhorn", "chain_sinkhorn_points"]
 
@@ -131,6 +131,7 @@ def chain_sinkhorn(
     method: str = "auto",
     tol: float = 1e-6,
     max_iter: int = 10_000,
+    normalize: bool = False,
 ) -> ChainResult:
     """Solve entropic multi-marginal transport for a cost that is a sum along a chain.
 
@@ -153,6 +154,8 @@ def chain_sinkhorn(
         L1 error of all marginals together.
     max_iter : int
         Iterations of each part of the chain.
+    normalize : bool
+        Divide each marginal by its sum first.
 
     Returns
     -------
@@ -214,7 +217,7 @@ def chain_sinkhorn(
         if not low > -np.inf:
             raise ValueError(f"costs[{k}]: expected numbers or +inf, got {low}")
     sizes = [at.shape[0] for at in ats] + [ats[-1].shape[1]]
-    weights = _weights(marginals, sizes, ats[0], "costs[0]")
+    weights = _weights(marginals, sizes, ats[0], "costs[0]", normalize)
     level = np.full(1, positive(eps, "eps"))
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
@@ -232,6 +235,7 @@ def chain_sinkhorn_points(
     method: str = "auto",
     tol: float = 1e-6,
     max_iter: int = 10_000,
+    normalize: bool = False,
     device: Any = None,
 ) -> ChainResult:
     """Solve entropic multi-marginal transport along a chain of point clouds, without a matrix.
@@ -246,7 +250,7 @@ def chain_sinkhorn_points(
         Regularisation > 0, in units of the costs.
     p : float
         Exponent > 0 of the Euclidean distance.
-    method, tol, max_iter
+    method, tol, max_iter, normalize
         See `chain_sinkhorn`.
     device : str, optional
         "cuda" lets NumPy users compute on a GPU.
@@ -300,7 +304,7 @@ def chain_sinkhorn_points(
     if marginals is None:
         weights: list[Doubles | None] = [np.full((1, n), 1.0 / n) for n in sizes]
     else:
-        weights = _weights(marginals, sizes, ats[0], "costs[0]")
+        weights = _weights(marginals, sizes, ats[0], "costs[0]", normalize)
     level = np.full(1, positive(eps, "eps"))
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
@@ -309,8 +313,11 @@ def chain_sinkhorn_points(
     return _solve_chain(weights, sizes, problem, (ats, power), method, tol, max_iter)
 
 
-def _weights(marginals: Any, sizes: list[int], at: Input, at_name: str) -> list[Doubles | None]:
+def _weights(
+    marginals: Any, sizes: list[int], at: Input, at_name: str, normalize: Any
+) -> list[Doubles | None]:
     """Marginals as (1, n) in float64, None where free."""
+    normalize = flag(normalize, "normalize")
     if not isinstance(marginals, (list, tuple)) or len(marginals) != len(sizes):
         got = len(marginals) if isinstance(marginals, (list, tuple)) else type(marginals).__name__
         raise ValueError(f"marginals: expected a sequence of {len(sizes)}, got {got}")
@@ -319,7 +326,7 @@ def _weights(marginals: Any, sizes: list[int], at: Input, at_name: str) -> list[
     return [
         None
         if w is None
-        else marginal(w, f"marginals[{k}]", n, None, at, at_name, free=False, normalize=False)
+        else marginal(w, f"marginals[{k}]", n, None, at, at_name, free=False, normalize=normalize)
         for k, (w, n) in enumerate(zip(marginals, sizes, strict=True))
     ]
 

@@ -152,7 +152,7 @@ def test_rows_with_little_mass_do_not_leak():
 @pytest.mark.parametrize(
     "change, error",
     [
-        (dict(x=np.zeros((0, 2))), "x: expected at least one point"),
+        (dict(x=np.zeros((0, 2))), "x: expected at least 1 point"),
         (dict(y=np.zeros((3, 3))), r"y: expected shape \(m, 2\)"),
         (dict(y=np.full((3, 2), np.nan)), "y: expected finite"),
         (dict(eps=-1.0), "eps: expected a positive"),

@@ -40,30 +40,23 @@ def draw_columns(
     first = 0
     while first < held.size:
         start = int(held[first])
-        stop = min(start + size, int(held[-1]) + 1)
-        last = int(np.searchsorted(held, stop))
-        block = to_numpy(problem.plan(F, G, rows=slice(start, stop)))
+        last = min(first + size, int(np.searchsorted(held, start + size)))
+        block = to_numpy(problem.plan(F, G, rows=slice(start, int(held[last - 1]) + 1)))
         here, which = order[first:last], held[first:last] - start
-        if u is None:
-            out[here] = block.argmax(1)[which]
-        else:
-            out[here] = _inverse(block, which, u[here])
+        out[here] = block.argmax(1)[which] if u is None else _inverse(block, which, u[here])
         first = last
     return out
 
 
 def _inverse(block: Any, which: Indices, u: Doubles) -> Indices:
     """Where the running sum of row `which` of `block` passes the share `u` of its total."""
-    sums = np.cumsum(block, axis=1, dtype=np.float64)
-    if not (sums[which, -1] > 0).all():
+    sums = np.cumsum(block, axis=1, dtype=np.float64)[which]
+    total = sums[:, -1]
+    if not (total > 0).all():
         raise ValueError("plan: expected rows with mass, got one without")
-    sums /= sums[:, -1:]
-    # One sorted line for all rows: row r lives in (r, r + 1].
-    line = (sums + np.arange(len(block))[:, None]).reshape(-1)
-    at = np.searchsorted(line, which + u, side="right")
-    # `which + u` may round up to the end of its row; a column there has to have mass.
-    ends = np.searchsorted(line, which + 1.0, side="left")
-    return np.asarray(np.minimum(at, ends) - which * block.shape[1], np.int64)
+    # A product that rounds up to the total would pass the last column with mass.
+    share = np.minimum(u * total, np.nextafter(total, 0.0))
+    return np.asarray((sums <= share[:, None]).sum(1), np.int64)
 
 
 def stratified_rows(weights: Doubles, u: Doubles) -> Indices:

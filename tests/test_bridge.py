@@ -73,7 +73,7 @@ def test_affine_transitions_converge_at_second_order():
                 )
             )
         )
-    assert errors[1] < 2e-4 and 3.5 < errors[0] / errors[1] < 4.5
+    assert errors[1] < 4e-4 and 3.5 < errors[0] / errors[1] < 4.5
 
 
 def test_laws_do_not_depend_on_who_gives_the_jacobian():
@@ -350,19 +350,22 @@ def test_frameworks(xp, dtype, claim):
 # ---- predators and prey ----
 
 
-def test_lotka_volterra(claim):
-    """Rates of a hundred particles a snapshot within a tenth; W1 where nothing was seen falls to a half or less."""
-    n = 100
-    seen = [claim.snapshot(3, t, n) for t in (0, 2, 4)]
-    hidden = {t: claim.snapshot(3, t, n) for t in (1, 3)}
-    options = dict(n_substeps=20, progress=False, seed=1)
-    fixed = schrodinger_bridge(seen, [0, 2, 4], sigma=claim.SIGMA, **options)
-    res = schrodinger_bridge(seen, [0, 2, 4], claim.model([1e-5] * 4), iterations=4, **options)
-    assert res.converged
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lotka_volterra(claim, seed):
+    """Rates within a tenth. Where nothing was seen, W1 is at least halved; at the last time two draws of the truth itself
+    are half as far apart as the bridge of Brownian motion is."""
+    every = [claim.snapshot(seed, t, 100) for t in range(9)]
+    options = dict(n_substeps=10, progress=False, seed=seed)
+    fixed = schrodinger_bridge(every[::2], claim.TRAIN, sigma=claim.SIGMA, **options)
+    res = schrodinger_bridge(every[::2], claim.TRAIN, claim.model([1e-5] * 4), **options)
+    assert res.converged and res.n_iter == 5
     assert abs(res.theta / claim.RATES - 1).max() < 0.1
-    ratio = [claim.w1(res.sample_at(t), y) / claim.w1(fixed.sample_at(t), y) for t, y in hidden.items()]  # fmt: skip
-    assert ratio[0] < 0.25 and ratio[1] < 0.6
-    assert (abs(np.diff(res.history["theta"][-2:], axis=0)) < 0.02).all()  # settled
+    assert abs(np.diff(res.history["theta"][-2:], axis=0)).max() < 0.01  # settled
+    ratio = [
+        claim.w1(res.sample_at(t), every[t]) / claim.w1(fixed.sample_at(t), every[t])
+        for t in claim.HELD_OUT
+    ]
+    assert max(ratio[:3]) < 0.5 and ratio[0] < 0.2 and ratio[3] < 0.6
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def study(seed: int, passes: int, n_substeps: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse("bridge_lotka_volterra", __doc__, argv)
-    passes, seeds, n_substeps = 5, range(2 if args.quick else 8), 20 if args.quick else 40
+    passes, seeds, n_substeps = 5, range(3 if args.quick else 10), 10 if args.quick else 20
     claim = Claim(
         args,
         "refitting the reference of a Schrödinger bridge recovers parameters and improves the interpolation",
@@ -118,11 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             {"reference": label, **{f"t = {t}": v for t, v in zip(HELD_OUT, mean(name + suffix), strict=True)}}
             for name, label in (("fixed", "Brownian"), ("refitted", "refitted"), ("draws", "the truth itself"))
         ]  # fmt: skip
+        left = (mean("refitted" + suffix) / mean("fixed" + suffix)).tolist()
+        rows.append({"reference": "refitted / Brownian", **{f"t = {t}": v for t, v in zip(HELD_OUT, left, strict=True)}})  # fmt: skip
         claim.table(
             title,
             ["reference", *(f"t = {t}" for t in HELD_OUT)],
             rows,
-            "the truth itself: another draw of as many particles, what sampling alone leaves.",
+            "the truth itself: another draw of as many particles, the part of W1 that is sampling and no bridge can take away.",
         )
     error = abs(theta[:, -1] / RATES - 1).max(1)
     claim.check("all couplings converged", str(all(run["converged"] for run in runs)),
@@ -132,14 +134,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{np.median(error):.3f}, {int((error < 0.1).sum())} of {len(error)} seeds",
         bool(np.median(error) < 0.1),
     )
-    for name, what in ((" fresh", "new particles"), ("", "the held-out snapshot")):
-        ratio = mean("refitted" + name) / mean("fixed" + name)
-        for k in (0, -1):
-            claim.check(
-                f"W1 to {what} at least halved at t = {HELD_OUT[k]}",
-                f"times {ratio[k]:.2f}",
-                bool(ratio[k] <= 0.5),
-            )
+    for name, what in (("", "the held-out snapshots"), (" fresh", "new particles")):
+        fixed, refitted, floor = (mean(k + name) for k in ("fixed", "refitted", "draws"))
+        claim.check(
+            f"W1 to {what} at least halved at t = {HELD_OUT[0]}",
+            f"times {refitted[0] / fixed[0]:.2f}",
+            bool(refitted[0] <= 0.5 * fixed[0]),
+        )
+        excess = np.maximum(refitted - floor, 0) / (fixed - floor)
+        claim.check(
+            f"W1 to {what} above that of the truth itself at least halved at all held-out times",
+            "times " + ", ".join(f"{r:.2f}" for r in excess),
+            bool((excess <= 0.5).all()),
+        )
 
     def draw(axes: Any) -> None:
         fixed, found, clouds = runs[0]["bridge"]

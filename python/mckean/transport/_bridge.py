@@ -116,8 +116,8 @@ class BridgeResult:
         parts = []
         for k, link in enumerate(self._links):
             (path,) = _simulate(self._host, [link], [x], [_Noise(seed, _PATHS, k)])
-            parts.append(path[:-1])
-            x = path[-1]
+            parts.append(path.at[:-1])
+            x = path.at[-1]
         return self._host.given(np.concatenate([*parts, x[None]]))
 
     def sample_at(self, t: float) -> Any:
@@ -149,7 +149,7 @@ def schrodinger_bridge(
     *,
     sigma: Any = None,
     iterations: int = 5,
-    n_substeps: int = 40,
+    n_substeps: int = 20,
     method: str = "auto",
     tol: float = 1e-6,
     max_iter: int = 10_000,
@@ -175,7 +175,7 @@ def schrodinger_bridge(
     iterations : int
         Refits of the reference; none for a reference that has nothing to fit.
     n_substeps : int
-        Euler-Maruyama steps between two snapshots, and steps of the linear-noise approximation.
+        Steps of the paths between two snapshots, and of the linear-noise approximation.
     method, tol, max_iter
         Of the couplings, see `mckean.sinkhorn`.
     seed : int or numpy.random.SeedSequence
@@ -269,7 +269,7 @@ def schrodinger_bridge(
     result = BridgeResult(
         host,
         links,
-        [paths[link] for link in links],
+        [paths[link].at for link in links],
         {k: np.array(v) for k, v in history.items() if v[0] is not None},
         settings,
         seed,
@@ -356,6 +356,14 @@ class _Link:
         return draw_columns(problem, F, self.solution.G, np.arange(n), u)
 
 
+@dataclass(eq=False, slots=True)
+class _Paths:
+    """Simulated paths of a link."""
+
+    at: Doubles  # (n_steps + 1, n, d)
+    middle: Doubles  # (n_steps, n, d): where the drift of the reference was taken
+
+
 def _groups(reference: Reference, links: list[_Link]) -> list[list[_Link]]:
     """Links that are simulated together: if the drift does not depend on time, those of one length."""
     found: dict[Any, list[_Link]] = {}
@@ -365,9 +373,9 @@ def _groups(reference: Reference, links: list[_Link]) -> list[list[_Link]]:
     return list(found.values())
 
 
-def _bridge(host: Host, links: list[_Link], settings: Settings, seed: int) -> dict[_Link, Doubles]:
+def _bridge(host: Host, links: list[_Link], settings: Settings, seed: int) -> dict[_Link, _Paths]:
     """Solve all links, and simulate paths (n_steps + 1, n_k, d) from every point of the first snapshot of each."""
-    paths: dict[_Link, Doubles] = {}
+    paths: dict[_Link, _Paths] = {}
     for group in _groups(host.reference, links):
         law = _law(host, group, [link.x for link in group], 0)
         for link, rows in zip(group, _rows([link.x for link in group]), strict=True):
@@ -394,36 +402,47 @@ def _simulate(
     starts: list[Doubles],
     noises: list[_Noise],
     law: Transition | None = None,
-) -> list[Doubles]:
-    """Paths of each link from its starts, in lockstep, by the Euler-Maruyama scheme; they end at points of the second
-    snapshot. `law` is that of the starts, if known."""
+) -> list[_Paths]:
+    """Paths of each link from its starts, in lockstep; they end at points of the second snapshot. `law` is that of the
+    starts, if known.
+
+    A step is one of Euler-Maruyama, but the drift of the reference is taken half a step ahead along the velocity. Where
+    noise is small that makes the error one of second order, also that of the refits, and it is known before the noise
+    of the step.
+    """
     n_steps = len(group[0].grid) - 1
-    paths = [np.empty((n_steps + 1, *x.shape)) for x in starts]
-    for path, x in zip(paths, starts, strict=True):
-        path[0] = x
+    out = [_Paths(np.empty((n_steps + 1, *x.shape)), np.empty((n_steps, *x.shape))) for x in starts]
+    for paths, x in zip(out, starts, strict=True):
+        paths.at[0] = x
     h, rows = group[0].h, _rows(starts)
     for s in range(n_steps):
-        now = [path[s] for path in paths]
+        now, t = [paths.at[s] for paths in out], group[0].grid[s]
         law = law if s == 0 and law is not None else _law(host, group, now, s)
+        x = np.concatenate(now)
+        pull = np.concatenate(
+            [law.rows(r).score(k.y, k.G) for k, r in zip(group, rows, strict=True)]
+        )
+        pull *= host.variance
+        middle = x + 0.5 * h * (host.drift(t, x) + pull)
         last = s == n_steps - 1
-        drift = None if last else host.drift(group[0].grid[s], np.concatenate(now))
-        for link, path, noise, r in zip(group, paths, noises, rows, strict=True):
-            if drift is None:
-                path[-1] = link.y[link.land(law.rows(r), noise.landing(len(path[s])))]
+        velocity = None if last else pull + host.drift(t + 0.5 * h, middle)
+        for link, paths, noise, r in zip(group, out, noises, rows, strict=True):
+            paths.middle[s] = middle[r]
+            if velocity is None:
+                paths.at[-1] = link.y[link.land(law.rows(r), noise.landing(len(x[r])))]
                 continue
-            velocity = drift[r] + host.variance * law.rows(r).score(link.y, link.G)
-            z = noise.normal(path[s].shape, s, n_steps)
-            path[s + 1] = path[s] + h * velocity + np.sqrt(h * host.variance) * z
-    return paths
+            z = noise.normal(x[r].shape, s, n_steps)
+            paths.at[s + 1] = x[r] + h * velocity[r] + np.sqrt(h * host.variance) * z
+    return out
 
 
-def _refit(host: Host, paths: dict[_Link, Doubles]) -> Host:
+def _refit(host: Host, segments: dict[_Link, _Paths]) -> Host:
     """The reference under which the steps of these paths are most likely."""
     t, x, velocity, dt = [], [], [], []
-    for link, path in paths.items():
-        n, d = path.shape[1:]
-        t.append(np.repeat(link.grid[:-1], n))
-        x.append(path[:-1].reshape(-1, d))
-        velocity.append((np.diff(path, axis=0) / link.h).reshape(-1, d))
+    for link, paths in segments.items():
+        n, d = paths.at.shape[1:]
+        t.append(np.repeat(link.grid[:-1] + 0.5 * link.h, n))
+        x.append(paths.middle.reshape(-1, d))
+        velocity.append((np.diff(paths.at, axis=0) / link.h).reshape(-1, d))
         dt.append(np.full(len(t[-1]), link.h))
     return host.fit(*(np.concatenate(v) for v in (t, x, velocity, dt)))

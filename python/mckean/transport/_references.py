@@ -26,9 +26,9 @@ class Increments:
     Attributes
     ----------
     t : array, shape (N,)
-        Times at the start of the steps.
+        Times halfway through the steps.
     x : array, shape (N, d)
-        Positions there.
+        Where the drift acted: the positions of that time as foreseen at the start of the step, without its noise.
     velocity : array, shape (N, d)
         Displacements over the steps, divided by their lengths.
     dt : array, shape (N,)

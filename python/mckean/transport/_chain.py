@@ -202,7 +202,7 @@ def chain_sinkhorn(
     0.475
     >>> middle = res.conditional_mean(grid, at=1, given=0)
     >>> [round(float(m), 2) for m in middle]
-    [0.4, 0.55]
+    [0.43, 0.52]
     """
     if not isinstance(costs, (list, tuple)) or not costs:
         raise ValueError("costs: expected a sequence of at least one array")

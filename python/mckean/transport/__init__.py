@@ -1,7 +1,36 @@
 """Entropic optimal transport: Sinkhorn scaling, Newton's method, divergences, bridges."""
 
+from mckean.transport._bridge import BridgeResult, schrodinger_bridge
+from mckean.transport._chain import ChainResult, chain_sinkhorn, chain_sinkhorn_points
+from mckean.transport._couplings import couple, couple_many
 from mckean.transport._divergence import sinkhorn_divergence
+from mckean.transport._references import (
+    AffineDrift,
+    BrownianReference,
+    Drift,
+    Increments,
+    LinearDrift,
+    Reference,
+)
 from mckean.transport._result import SinkhornResult
 from mckean.transport._sinkhorn import sinkhorn, sinkhorn_points
 
-__all__ = ["SinkhornResult", "sinkhorn", "sinkhorn_divergence", "sinkhorn_points"]
+__all__ = [
+    "AffineDrift",
+    "BridgeResult",
+    "BrownianReference",
+    "ChainResult",
+    "Drift",
+    "Increments",
+    "LinearDrift",
+    "Reference",
+    "SinkhornResult",
+    "chain_sinkhorn",
+    "chain_sinkhorn_points",
+    "couple",
+    "couple_many",
+    "schrodinger_bridge",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sinkhorn_points",
+]

@@ -7,6 +7,7 @@ namespace mk {
 namespace cpu { using Device = nanobind::device::cpu; }
 }  // namespace mk
 #include "bind_directions.hpp"
+#include "bind_newton.hpp"
 #include "bind_selection.hpp"
 #include "bindings.hpp"
 #include "dispatch.hpp"
@@ -107,5 +108,6 @@ NB_MODULE(_core, m) {
   bind_slice_order<double>(m);
   mk::cpu::bind_executor(m);
   mk::cpu::bind_directions(m);
+  mk::cpu::bind_newton(m, check_signals);
   mk::cpu::bind_selection(m);
 }

@@ -87,7 +87,7 @@ struct Pairs {
   const T* cost;     // own point i and other point j: [i * m + j], or transposed [j * n + i]
   int64_t cost_step;
   bool transposed;
-  CostRule<T> rule;
+  CostRule rule;
   const int64_t* problems;  // (slots,), or null: slot 0 is problem 0
   const int32_t* active;    // (slots,), or null
   const T* rates;           // (slots,): log_2 e / eps
@@ -173,37 +173,30 @@ __device__ inline void load_pairs(const Pairs<T>& a, const Block& b, int64_t col
 
 // Functions of four pairs: a call costs little beside what they do.
 template <class T, bool slope>
-__device__ __attribute__((noinline)) Quad<T> called_power(Quad<T> s, const CostRule<T>& rule) {
-  for (int i = 0; i < micro; ++i)
-    s.v[i] = slope ? cost_slope<CostKind::power, T>(s.v[i], rule) : cost_of_square<CostKind::power, T>(s.v[i], rule);
+__device__ __attribute__((noinline)) Quad<T> called_power(Quad<T> s, const CostRule& rule) {
+  for (int i = 0; i < micro; ++i) s.v[i] = slope ? cost_slope<T>(s.v[i], rule) : cost_of_square<T>(s.v[i], rule);
   return s;
 }
 
 // The cost of squared distances, or its slope.
 template <class T, bool slope>
-__device__ inline void map_squares(const CostRule<T>& rule, Micro<T>& s) {
-  auto each = [&](auto f) {
+__device__ inline void map_squares(const CostRule& rule, Micro<T>& s) {
+  if (rule.kind == CostKind::square && !slope) return;
+  if (rule.kind == CostKind::root) {
+    constexpr CostRule root{CostKind::root, 1.0};
 #pragma unroll
     for (int r = 0; r < micro; ++r)
 #pragma unroll
-      for (int c = 0; c < micro; ++c) s[r][c] = f(s[r][c]);
-  };
-  switch (rule.kind) {
-    case CostKind::square:
-      if (slope) each([&](T x) { return cost_slope<CostKind::square, T>(x, rule); });
-      break;
-    case CostKind::root:
-      each([&](T x) {
-        return slope ? cost_slope<CostKind::root, T>(x, rule) : cost_of_square<CostKind::root, T>(x, rule);
-      });
-      break;
-    case CostKind::power:
+      for (int c = 0; c < micro; ++c) s[r][c] = slope ? cost_slope<T>(s[r][c], root) : cost_of_square<T>(s[r][c], root);
+    return;
+  }
 #pragma unroll
-      for (int r = 0; r < micro; ++r) {
-        const Quad<T> mapped = called_power<T, slope>({{s[r][0], s[r][1], s[r][2], s[r][3]}}, rule);
+  for (int r = 0; r < micro; ++r) {
+    const Quad<T> mapped = rule.kind == CostKind::square
+                               ? Quad<T>{{T(2), T(2), T(2), T(2)}}
+                               : called_power<T, slope>({{s[r][0], s[r][1], s[r][2], s[r][3]}}, rule);
 #pragma unroll
-        for (int c = 0; c < micro; ++c) s[r][c] = mapped.v[c];
-      }
+    for (int c = 0; c < micro; ++c) s[r][c] = mapped.v[c];
   }
 }
 
@@ -433,8 +426,8 @@ __global__ void __launch_bounds__(block_threads)
 
 // Where the problems stand.
 struct Progress {
-  double* errors;        // (slots,)
-  int64_t* iterations;   // (slots,)
+  double* errors;       // (slots,)
+  int64_t* iterations;  // (slots,)
   int32_t *active, *balanced;
 };
 
@@ -827,8 +820,7 @@ class State {
   // Host numbers of the batch, of these problems alone.
   std::vector<double> packed(const double* of_batch, int64_t size) const {
     std::vector<double> out(static_cast<size_t>(count * size));
-    for (int64_t s = 0; s < count; ++s)
-      std::copy_n(of_batch + at_.problems[s] * size, size, out.data() + s * size);
+    for (int64_t s = 0; s < count; ++s) std::copy_n(of_batch + at_.problems[s] * size, size, out.data() + s * size);
     return out;
   }
   // The other way, from the device.
@@ -836,8 +828,7 @@ class State {
   void fetch(const V* from, int64_t size, V* of_batch) const {
     std::vector<V> host(static_cast<size_t>(count * size));
     copy_to_host(host.data(), from, host.size() * sizeof(V), queue);
-    for (int64_t s = 0; s < count; ++s)
-      std::copy_n(host.data() + s * size, size, of_batch + at_.problems[s] * size);
+    for (int64_t s = 0; s < count; ++s) std::copy_n(host.data() + s * size, size, of_batch + at_.problems[s] * size);
   }
 
   Pairs<T> pairs(bool columns, int64_t width, const int32_t* active = nullptr) const {
@@ -845,12 +836,19 @@ class State {
     const int64_t own = columns ? m : n, others = columns ? n : m;
     const Cut cut = cut_pairs(own, others, width);
     Pairs<T> p{};
-    p.grid = {columns ? args.y : args.x, columns ? args.x : args.y, own, others, args.dim, cut.row_tiles, cut.slabs,
-              cut.slab, false};
+    p.grid = {columns ? args.y : args.x,
+              columns ? args.x : args.y,
+              own,
+              others,
+              args.dim,
+              cut.row_tiles,
+              cut.slabs,
+              cut.slab,
+              false};
     p.cost = args.cost;
     p.cost_step = args.cost_per_batch ? n * m : 0;
     p.transposed = columns;
-    p.rule = cost_rule<T>(args.power);
+    p.rule = cost_rule(args.power);
     p.problems = problems_.data();
     p.active = active;
     p.rates = rates_.data();
@@ -1163,8 +1161,7 @@ void transport_product(Transport<T>& t, const Scalings& at, const double* u, con
       const int64_t own = columns ? m : n, others = columns ? n : m;
       Scratch<double> factors(some.count * others, queue);
       upload(factors.data(), state.packed(columns ? u : v, others), queue);
-      const std::vector<double> sums =
-          sums_by_slot(state, columns, Sum::values, Values<T>{nullptr, factors.data(), 1});
+      const std::vector<double> sums = sums_by_slot(state, columns, Sum::values, Values<T>{nullptr, factors.data(), 1});
       for (int64_t s = 0; s < some.count; ++s)
         std::copy_n(sums.data() + s * own, own, (columns ? cols : rows) + some.problems[s] * own);
     }
@@ -1206,18 +1203,18 @@ KeptEntries transport_kept(Transport<T>& t, const Scalings& at, int64_t problem,
   return kept_entries(t.args, at, problem, row_level, col_level, most, queue);
 }
 
-#define MK_TRANSPORT(T)                                                                                             \
-  template Transport<T>* make_transport<T>(const TransportArgs<T>&, Queue);                                         \
-  template void free_transport<T>(Transport<T>*);                                                                   \
-  template void transport_iterate<T>(Transport<T>&, const Scalings&, const ScalingRule&, double*, int64_t*, Queue); \
-  template void transport_transform<T>(Transport<T>&, const Scalings&, bool, double*, Queue);                       \
-  template void transport_marginals<T>(Transport<T>&, const Scalings&, double*, double*, double*, Queue);           \
-  template void transport_product<T>(Transport<T>&, const Scalings&, const double*, const double*, double*,         \
-                                     double*, Queue);                                                               \
-  template void transport_apply<T>(Transport<T>&, const Scalings&, bool, const T*, int64_t, T*, Queue);             \
-  template void transport_gradient<T>(Transport<T>&, const Scalings&, bool, T*, Queue);                             \
-  template void transport_plan<T>(Transport<T>&, const Scalings&, int64_t, int64_t, int64_t, T*, Queue);            \
-  template KeptEntries transport_kept<T>(Transport<T>&, const Scalings&, int64_t, const double*, const double*,     \
+#define MK_TRANSPORT(T)                                                                                              \
+  template Transport<T>* make_transport<T>(const TransportArgs<T>&, Queue);                                          \
+  template void free_transport<T>(Transport<T>*);                                                                    \
+  template void transport_iterate<T>(Transport<T>&, const Scalings&, const ScalingRule&, double*, int64_t*, Queue);  \
+  template void transport_transform<T>(Transport<T>&, const Scalings&, bool, double*, Queue);                        \
+  template void transport_marginals<T>(Transport<T>&, const Scalings&, double*, double*, double*, Queue);            \
+  template void transport_product<T>(Transport<T>&, const Scalings&, const double*, const double*, double*, double*, \
+                                     Queue);                                                                         \
+  template void transport_apply<T>(Transport<T>&, const Scalings&, bool, const T*, int64_t, T*, Queue);              \
+  template void transport_gradient<T>(Transport<T>&, const Scalings&, bool, T*, Queue);                              \
+  template void transport_plan<T>(Transport<T>&, const Scalings&, int64_t, int64_t, int64_t, T*, Queue);             \
+  template KeptEntries transport_kept<T>(Transport<T>&, const Scalings&, int64_t, const double*, const double*,      \
                                          int64_t, Queue);
 MK_TRANSPORT(float)
 MK_TRANSPORT(double)

@@ -1,48 +1,58 @@
-// Costs of entropic transport between points, once for CPU and CUDA. V: see math.hpp.
-//
-// C = |x - y|^power as a function of s = |x - y|^2; its gradient in x is slope (x - y) with slope = power |x - y|^(power - 2),
-// taken as 0 where x = y.
+// The cost |x - y|^p of two points from their squared distance, once for CPU and CUDA. V: see math.hpp.
 #pragma once
 
 #include "mckean/kernels.hpp"
 
 namespace mk {
 
-enum class CostKind : int { square, root, power };  // power 2, 1, and any other
+enum class CostKind : int { square, root, cube, fourth, power };  // p = 2, 1, 3, 4, any other
 
-template <class T>
 struct CostRule {
   CostKind kind;
-  T power, half_power, slope_power;  // C = s^half_power, slope = power s^slope_power
+  double power;
 };
 
-template <class T>
-inline CostRule<T> cost_rule(double power) {
-  CostKind kind = power == 2.0 ? CostKind::square : power == 1.0 ? CostKind::root : CostKind::power;
-  return {kind, static_cast<T>(power), static_cast<T>(0.5 * power), static_cast<T>(0.5 * power - 1.0)};
+inline CostRule cost_rule(double power) {
+  CostKind kind = power == 2.0   ? CostKind::square
+                  : power == 1.0 ? CostKind::root
+                  : power == 3.0 ? CostKind::cube
+                  : power == 4.0 ? CostKind::fourth
+                                 : CostKind::power;
+  return {kind, power};
 }
 
-// s^exponent for s at least least_square, infinite where it overflows.
+// s^(exponent) for s >= 0: 0 at 0 for a positive exponent.
 template <class V>
-MK_HD V raised_square(V s, typename Ops<V>::T exponent) {
-  return exp_any<V>(log_positive<V>(s) * splat<V>(exponent));
+MK_HD V square_to_power(V s, double exponent) {
+  using T = typename Ops<V>::T;
+  V least = splat<V>(least_square<T>());
+  V f = exp_any<V>(log_positive<V>(Ops<V>::max(s, least)) * splat<V>(static_cast<T>(exponent)));
+  return zero_where<V>(s < least, f);
 }
 
-template <CostKind kind, class V>
-MK_HD V cost_of_square(V s, const CostRule<typename Ops<V>::T>& rule) {
-  if (kind == CostKind::square) return s;
-  if (kind == CostKind::root) return Ops<V>::sqrt(s);
-  V least = splat<V>(least_square<typename Ops<V>::T>());
-  return zero_where<V>(s < least, raised_square<V>(Ops<V>::max(s, least), rule.half_power));
+template <class V>
+MK_HD V cost_of_square(V s, const CostRule& rule) {
+  switch (rule.kind) {
+    case CostKind::square: return s;
+    case CostKind::root: return Ops<V>::sqrt(s);
+    case CostKind::cube: return s * Ops<V>::sqrt(s);
+    case CostKind::fourth: return s * s;
+    default: return square_to_power<V>(s, 0.5 * rule.power);
+  }
 }
 
-template <CostKind kind, class V>
-MK_HD V cost_slope(V s, const CostRule<typename Ops<V>::T>& rule) {
-  if (kind == CostKind::square) return splat<V>(2);
-  V least = splat<V>(least_square<typename Ops<V>::T>());
-  V safe = Ops<V>::max(s, least);
-  if (kind == CostKind::root) return zero_where<V>(s < least, inverse_root<V>(safe));
-  return zero_where<V>(s < least, raised_square<V>(safe, rule.slope_power) * splat<V>(rule.power));
+// p |x - y|^(p - 2): times x - y, the derivative of the cost in x. 0 for equal points.
+template <class V>
+MK_HD V cost_slope(V s, const CostRule& rule) {
+  using T = typename Ops<V>::T;
+  V least = splat<V>(least_square<T>());
+  switch (rule.kind) {
+    case CostKind::square: return splat<V>(T(2));
+    case CostKind::root: return zero_where<V>(s < least, splat<V>(T(1)) / Ops<V>::sqrt(Ops<V>::max(s, least)));
+    case CostKind::cube: return splat<V>(T(3)) * Ops<V>::sqrt(s);
+    case CostKind::fourth: return splat<V>(T(4)) * s;
+    default: return splat<V>(static_cast<T>(rule.power)) * square_to_power<V>(s, 0.5 * rule.power - 1.0);
+  }
 }
 
 }  // namespace mk

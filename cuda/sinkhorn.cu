@@ -1,19 +1,21 @@
 // CUDA executor of entropic transport, on the tiles of pair_tile.cuh.
 //
-// A pass works for one side, the rows or the columns ("own"), and sums over the other: a block takes 64 own points and one
-// slab of the others, and costs are made anew, or read, in every pass. Passes for the columns exchange the roles. Parts of
-// all slabs are added in order by the kernels that use them. Slabs depend on the sizes of one problem alone and there are
-// no atomics, so results depend neither on the device, nor on the batch, nor on which other problems are still active.
+// A pass works for one side, the rows or the columns ("own"), and sums over the other: a block takes 64 own points and
+// one slab of the others, and costs are made anew, or read, in every pass. Passes for the columns exchange the roles.
+// Parts of all slabs are added in order by the kernels that use them. Slabs depend on the sizes of one problem alone and
+// there are no atomics, so results depend neither on the device, nor on the batch, nor on which problems are still active.
 //
 // Scalings are kept in double. Pairs see them in base 2 as a whole number, the head, and 2^rest, the tail, which is a
-// factor of the sum: heads add without rounding however large they are, so the exponent head + head - C / eps is rounded
-// once, where it is small, and float loses nothing to large potentials.
+// factor of the sum: heads add without rounding, so the exponent head + head - C / eps is rounded once, where it is small,
+// and float loses nothing to large potentials.
 //
-// Every form of the iteration is a log-sum-exp in one pass. A thread changes the exponent under which it sums only when one
-// comes up that is larger by 60, so that this costs one comparison a pair, and stored exponentials would be as many bytes
-// to read as the cost is.
+// Every form of the iteration is a log-sum-exp in one pass. A thread changes the exponent under which it sums only when
+// one comes up that is larger by 60, so that this costs one comparison a pair, and stored exponentials would be as many
+// bytes to read as the cost is.
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <vector>
 
 #include "mckean/sinkhorn.hpp"
@@ -774,6 +776,17 @@ Cut cut_pairs(int64_t n, int64_t m, int64_t width) {
   return cut;
 }
 
+// Heads must be whole numbers of T, and so must the sum of two.
+template <class T>
+const std::vector<double>& within_range(const std::vector<double>& scalings) {
+  constexpr double most = sizeof(T) == 4 ? 4194304.0 : 2251799813685248.0;
+  for (double value : scalings)
+    if (!(std::fabs(value) * log2_e <= most) && !std::isinf(value))
+      throw std::invalid_argument(sizeof(T) == 4 ? "eps: expected a larger one, cost / eps is beyond float32"
+                                                 : "eps: expected a larger one, cost / eps is beyond float64");
+  return scalings;
+}
+
 template <class V>
 void upload(V* to, const std::vector<V>& from, Queue queue) {
   copy_to_device(to, from.data(), from.size() * sizeof(V), queue);
@@ -809,8 +822,8 @@ class State {
     }
     upload(problems_.data(), problems, queue);
     upload(rates_.data(), rates, queue);
-    upload(rows.value, packed(at.rows, n), queue);
-    upload(cols.value, packed(at.cols, m), queue);
+    upload(rows.value, within_range<T>(packed(at.rows, n)), queue);
+    upload(cols.value, within_range<T>(packed(at.cols, m)), queue);
     launch("scalings", put_kernel<T>, count * n, queue, rows, count * n);
     launch("scalings", put_kernel<T>, count * m, queue, cols, count * m);
   }
@@ -984,6 +997,8 @@ void iterate(const TransportArgs<T>& args, const Scalings& at, const ScalingRule
   state.fetch(state.cols.value, m, at.cols);
   state.fetch(reached.data(), 1, errors);
   state.fetch(done.data(), 1, iterations);
+  within_range<T>(state.packed(at.rows, n));
+  within_range<T>(state.packed(at.cols, m));
 }
 
 // Minus the log-sum-exps of one side, or the sums of the plan.

@@ -277,7 +277,9 @@ def test_an_infeasible_row_is_no_nan(dtype):
     errors, _ = case.iterate(case.device, F, G, max_iter=5)
     assert np.isposinf(F[0, 2]) and np.isfinite(np.delete(F[0], 2)).all()
     assert np.isfinite(G).all() and errors[0] >= case.a[0, 2]
-    plan, _ = case.plan((F, G), 0)
+    plan = _cuda.empty([5, 6], dtype)
+    case.device.plan(case.eps, F, G, 0, 0, 5, plan)
+    plan = down(plan, (5, 6), dtype)
     assert np.isfinite(plan).all() and (plan[2] == 0).all()
 
 
@@ -386,6 +388,14 @@ def test_far_from_right_scalings(dtype):
             results.append((F, G))
         for got, want in zip(*results, strict=True):
             np.testing.assert_allclose(got, want, rtol=0, atol=tolerance(dtype, 100))
+
+
+def test_scalings_beyond_the_type(dtype):
+    case = Case(dtype, 1, 3, 4)
+    F, G = case.start()
+    F[0, 1] = 1e7 if dtype == "float32" else 1e17
+    with pytest.raises(ValueError, match=f"eps: expected a larger one, .* beyond {dtype}"):
+        case.iterate(case.device, F, G)
 
 
 # ---- what is made of a plan -----------------------------------------------------------------------------------------

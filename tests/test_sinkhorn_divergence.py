@@ -26,15 +26,16 @@ def masses():
 
 
 def brute(x, y, a, b, eps, p=2.0, rho=(np.inf, np.inf)):
-    def value(x, y, a, b):
-        cost = ref.cost_of(x, y, p)
-        return ref.primal(ref.solve(cost, a, b, eps, rho)[2], cost, a, b, eps, rho)
+    cost = ref.cost_of(x, y, p)
+    value = ref.primal(ref.solve(cost, a, b, eps, rho)[2], cost, a, b, eps, rho)
+    for z, w in ((x, a), (y, b)):
+        cost = ref.cost_of(z, z, p)
+        plan = ref.solve_symmetric(cost, w, eps, rho[0])
+        value -= 0.5 * ref.primal(plan, cost, w, w, eps, rho)
+    return value + 0.5 * eps * (a.sum() - b.sum()) ** 2
 
-    own = value(x, x, a, a) + value(y, y, b, b)
-    return value(x, y, a, b) - 0.5 * own + 0.5 * eps * (a.sum() - b.sum()) ** 2
 
-
-@pytest.mark.parametrize("p, eps", [(2, 1.0), (1, 0.3), (1.5, 0.6)])
+@pytest.mark.parametrize("p, eps", [(2, 1.0), (1, 0.5), (1.5, 0.8)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_it_is_brute_force(xp, dtype, clouds, masses, p, eps, weighted):
     x, y = (v.astype(dtype) for v in clouds)
@@ -50,7 +51,7 @@ def test_it_is_brute_force(xp, dtype, clouds, masses, p, eps, weighted):
     assert mk.sinkhorn_divergence(xp.asarray(x), xp.asarray(y), **options) == value
     if p == 2 and dtype == "float64":
         cross = mk.sinkhorn_points(x, y, a=a, b=b, eps=eps, tol=tol).plan()
-        own = ref.solve(ref.cost_of(x, x), a, a, eps)[2]
+        own = ref.solve_symmetric(ref.cost_of(x, x), a, eps)
         np.testing.assert_allclose(xp.to_numpy(grad), 2 * (own @ x - cross @ y), atol=1e-9)
 
 

@@ -38,6 +38,7 @@ __all__ = [
 
 METHODS = ("auto", "scaling", "log", "newton")
 _MOST = 1 << 31  # rows and columns are counted in 32 bits
+_LEAST = {"float32": 1e-30, "float64": 1e-290}  # eps whose reciprocals have room left
 _FLAT = 1e30  # an eps at which plans are a b^T
 
 
@@ -162,6 +163,11 @@ def regularize(problem: Problem, eps: Doubles, relative: bool) -> None:
                 f"rel_eps: expected a positive mean cost, got {mean.min():.3g}; give eps"
             )
         eps = eps * mean
+    least = _LEAST[problem.at.dtype]
+    if eps.min() < least:
+        raise ValueError(
+            f"eps: expected at least {least:g} with {problem.at.dtype}, got {eps.min():.3g}"
+        )
     problem.eps = eps
 
 

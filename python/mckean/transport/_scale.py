@@ -20,7 +20,8 @@ _BLOCK = 5  # plain iterations between two extrapolations
 _MEMORY = 15
 _SOON = 25  # iterations: fewer than these to go, and plain ones do
 _PATIENCE = 500
-_REACH = 30.0  # the largest move of a log scaling: exp(30) times a weight is far from overflow in float32
+_REACH = 30.0  # a move of log scalings that can not overflow: exp(30) times a weight is far from it in float32
+_FAR = 10.0  # times the largest log scaling: no extrapolation goes farther
 _HISTORY_BYTES = 1 << 27
 _RELAXED = 20  # over-relaxed iterations between two plain ones
 _OFTEN_REJECTED = 3
@@ -363,15 +364,18 @@ def _anderson(at: _Run, which: Any) -> None:
         these = which[ready]
         F, G = at.rows(these), at.cols(these)
         proposal = history.propose(ready)
-        near = np.isfinite(proposal).all(1)
-        near &= abs(np.where(np.isfinite(proposal), proposal, 0.0) - G).max(1) < _REACH
-        if not near.all():
-            history.forget(ready[~near])
-            ready, these, proposal, F, G = (v[near] for v in (ready, these, proposal, F, G))
+        finite = abs(proposal - G).max(1) <= _FAR * (1.0 + abs(G).max(1))  # and no NaN
+        if not finite.all():
+            history.forget(ready[~finite])
+            ready, these, proposal = ready[finite], these[finite], proposal[finite]
+            F, G = F[finite], G[finite]
             if not len(ready):
                 continue
         at.put(these, None, proposal)
+        forms = at.forms[these]
+        at.forms[these[abs(proposal - G).max(1) > _REACH]] = LOG_DOMAIN
         at.iterate(these, 1, stop=False)
+        at.forms[these] = forms
         if at.powers is None:
             gain, noise = at.gain(these, F, G), at.noise(these)
         else:
@@ -397,18 +401,25 @@ def _over_relaxed(at: _Run, which: Any, fixed: float | None) -> None:
     errors, _ = at.iterate(which, _RELAXED // 2)
     on = ~at.stopped(which, errors)
     which, factor, errors = which[on], factor[on], errors[on]
+    burst = np.full(len(which), _RELAXED)
     while len(which):
         F, G, start = at.rows(which), at.cols(which), at.done[which]
-        for w in np.unique(factor):
-            mine = which[factor == w]
-            # Plain iterations break the momentum that a factor near 2 builds up; the last two are plain.
-            count = min(max(_RELAXED, int(4.0 / (2.0 - w))), 400)
-            at.iterate(
-                mine, np.clip(at.max_iter - at.done[mine] - 2, 0, count), relaxation=float(w)
-            )
-        at.iterate(which, 1, stop=False)
-        fell = ~(at.gain(which, F, G) >= -at.noise(which))
+        fell = np.zeros(len(which), bool)
+        for w, count in sorted(set(zip(factor.tolist(), burst.tolist(), strict=True))):
+            mine = np.flatnonzero((factor == w) & (burst == count))
+            # The last two are plain.
+            room = np.clip(at.max_iter - at.done[which[mine]] - 2, 0, count)
+            try:
+                at.iterate(which[mine], room, relaxation=w)
+            except ValueError:  # out of the range of numbers
+                fell[mine] = True
         at.put(which[fell], F[fell], G[fell])
+        at.iterate(which, 1, stop=False)
+        fell |= ~(at.gain(which, F, G) >= -at.noise(which))
+        at.put(which[fell], F[fell], G[fell])
+        # Plain iterations break the momentum that a factor near 2 builds up: fewer of them while all goes well.
+        longest = np.clip(4.0 / (2.0 - factor), _RELAXED, 400).astype(np.int64)
+        burst = np.where(fell, _RELAXED, np.minimum(2 * burst, longest))
         factor[fell] = 1.0 + 0.5 * (factor[fell] - 1.0)
         old = errors
         errors, _ = at.iterate(which, 1)
@@ -423,4 +434,4 @@ def _over_relaxed(at: _Run, which: Any, fixed: float | None) -> None:
             # A grid of factors lets problems of a batch share calls.
             factor = np.where(usable, np.minimum(np.round(best * 64) / 64, 1.984375), factor)
         on = ~at.stopped(which, errors)
-        which, factor, errors = which[on], factor[on], errors[on]
+        which, factor, errors, burst = which[on], factor[on], errors[on], burst[on]

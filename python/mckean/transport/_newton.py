@@ -24,7 +24,7 @@ _ENTRY, _SPARSE_ENTRY = (
 )  # errors from which Newton's method pays; the second for sparse plans
 _SPARSE_PLAN = 0.05  # fraction of entries kept
 _KEPT = 0.1  # entries of the error's size times this count
-_STORED = 1 << 20  # entries that may be kept of any problem; else 16 for each row and column
+_STORED = 1 << 21  # entries that may be kept of any problem; else 16 for each row and column
 _SHIFT = 1 + 1e-9  # of the diagonal, as in the native solver
 _SPARSE_STEPS, _FULL_STEPS = 1000, 300  # of conjugate gradients, with stored entries and without
 _LEAST_STEP = 1 / 8

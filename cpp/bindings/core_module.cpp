@@ -1,6 +1,5 @@
 // mckean._core: the CPU executor, and the process-wide settings.
 #define MK_EXECUTOR cpu
-#define MK_WITH_TRANSPORT
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 namespace mk {

@@ -305,6 +305,19 @@ def test_steps_that_fail_are_not_taken(monkeypatch):
     assert abs(plan(problem, near) - plan(problem, far)).sum() < 1e-9
 
 
+def test_a_step_whose_error_grows_is_discarded(monkeypatch):
+    """With no growth allowed at all none is taken: iterations do the work, in bursts of 50, 100, 200, 400."""
+    problem = dense(assignment(0, 60), 0.02)
+    monkeypatch.setattr(_newton, "_GROWTH", 0.0)
+    rule = Settings("newton", 1e-10, acceleration=None)
+    s = _newton.solve_newton(problem, rule, first(problem))
+    t = first(problem)
+    _, alone = problem.iterate(t.F, t.G, problems=[0], form=RECOMPUTED, max_iter=5000, tol=1e-10)
+    assert s.converged[0] and s.n_newton[0] >= 1
+    assert abs(s.n_iter[0] - alone[0]) <= s.n_newton[0] + 2
+    assert abs(plan(problem, s) - plan(problem, t)).sum() < 1e-8
+
+
 def test_relaxed_marginals_are_refused():
     problem = dense(assignment(0, 5), 0.1)
     one = np.ones(1)

@@ -24,7 +24,7 @@ _ENTRY, _SPARSE_ENTRY = (
 )  # errors from which Newton's method pays; the second for sparse plans
 _SPARSE_PLAN = 0.05  # fraction of entries kept
 _KEPT = 0.1  # entries of the error's size times this count
-_STORED = 1 << 20  # entries that may be kept of any problem; else 16 for each row and column
+_STORED = 1 << 21  # entries that may be kept of any problem; else 16 for each row and column
 _SHIFT = 1 + 1e-9  # of the diagonal, as in the native solver
 _SPARSE_STEPS, _FULL_STEPS = 1000, 300  # of conjugate gradients, with stored entries and without
 _LEAST_STEP = 1 / 8
@@ -33,6 +33,7 @@ _FARTHEST = 1e5  # a step of log scalings, beyond which it is the system that wa
 _ARMIJO = 1e-4
 _BURST, _LONGEST_BURST = 50, 400  # iterations after a step that was not taken
 _STALLED = 3  # steps in a row without progress near the rounding of the sums
+_HOPELESS = 20  # and anywhere, iterations among them
 
 
 def solve_newton(problem: Problem, settings: Settings, solution: Solution) -> Solution:
@@ -62,7 +63,8 @@ class _Place:
     linear: float = 0.0  # change of the linear part of the dual for alpha = 1
     slope: float = 0.0
     noise: float = 0.0  # relative rounding of an entry of the plan
-    stalled: int = 0
+    mark: float = np.inf  # error when there was progress last
+    stalled: int = 0  # arrivals since
     best: float = np.inf
     best_is_newton: bool = False
 
@@ -144,6 +146,13 @@ class _Newton:
             for b in which:
                 s.n_iter[b] += done[b]
                 self.at[b].left -= int(done[b])
+        for b in problems:
+            here, there = p.a[b] > 0, p.b[b] > 0
+            of_rows, of_cols = p.a[b, here] @ s.F[b, here], p.b[b, there] @ s.G[b, there]
+            # Constants may have gone from one side to the other, and would cost digits.
+            shift = (of_rows - of_cols) / (2 * self.weight[b])
+            s.F[b] -= shift
+            s.G[b] += shift
         rows, cols, _ = p.marginals(s.F, s.G, problems=problems)
         going = []
         for b in problems:
@@ -163,7 +172,9 @@ class _Newton:
         place.alpha = 1.0
         self.rows[b], self.cols[b] = rows, cols
         place.error, place.mass = error, float(rows.sum())
-        place.stalled = 0 if error < 0.9 * place.best else place.stalled + 1
+        place.stalled += 1
+        if error < 0.9 * place.mark:
+            place.mark, place.stalled = error, 0
         if error < place.best or not np.isfinite(place.best):
             place.best, place.best_is_newton = error, newton
             self.best_F[b], self.best_G[b] = F, G
@@ -177,7 +188,7 @@ class _Newton:
         return (
             place.error <= self.settings.tol
             or place.left <= 0
-            or (near and place.stalled >= _STALLED)
+            or place.stalled >= (_STALLED if near else _HOPELESS)
             or not np.isfinite(place.error)
         )
 

@@ -70,8 +70,15 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
                         size_of(row_power) == args.batch && size_of(col_power) == args.batch &&
                         size_of(errors) == args.batch && size_of(iterations) == args.batch,
                     "iterate: sizes differ");
-            ScalingRule rule{static_cast<ScalingForm>(form), symmetric,        relaxation, a.data(), b.data(),
-                             row_power.data(),               col_power.data(), max_iter,   tol};
+            ScalingRule rule{static_cast<ScalingForm>(form),
+                             symmetric,
+                             relaxation,
+                             a.data(),
+                             b.data(),
+                             row_power.data(),
+                             col_power.data(),
+                             max_iter,
+                             tol};
             nb::gil_scoped_release release;
             transport_iterate<T>(*h.native, at, rule, errors.data(), iterations.data(), as_queue(queue));
           },
@@ -108,8 +115,8 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
              Doubles row_sums, Doubles col_sums, uintptr_t queue) {
             Scalings at = scalings(h, problems, eps, F, G);
             const TransportArgs<T>& a = h.args;
-            require(size_of(u) == a.batch * a.n && size_of(row_sums) == a.batch * a.n &&
-                        size_of(v) == a.batch * a.m && size_of(col_sums) == a.batch * a.m,
+            require(size_of(u) == a.batch * a.n && size_of(row_sums) == a.batch * a.n && size_of(v) == a.batch * a.m &&
+                        size_of(col_sums) == a.batch * a.m,
                     "product: sizes differ");
             nb::gil_scoped_release release;
             transport_product<T>(*h.native, at, u.data(), v.data(), row_sums.data(), col_sums.data(), as_queue(queue));
@@ -123,9 +130,9 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
             Scalings at = scalings(h, problems, eps, F, G);
             const TransportArgs<T>& a = h.args;
             int64_t from = transposed ? a.n : a.m, to = transposed ? a.m : a.n;
-            require(columns >= 0 && size_of(values) == a.batch * from * columns &&
-                        size_of(out) == a.batch * to * columns,
-                    "apply: sizes differ");
+            require(
+                columns >= 0 && size_of(values) == a.batch * from * columns && size_of(out) == a.batch * to * columns,
+                "apply: sizes differ");
             if (columns == 0) return;
             nb::gil_scoped_release release;
             transport_apply<T>(*h.native, at, transposed, values.data(), columns, out.data(), as_queue(queue));
@@ -173,8 +180,8 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
             nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<KeptEntries*>(p); });
             {
               nb::gil_scoped_release release;
-              *kept = transport_kept<T>(*h.native, at, problem, row_level.data(), col_level.data(), most,
-                                        as_queue(queue));
+              *kept =
+                  transport_kept<T>(*h.native, at, problem, row_level.data(), col_level.data(), most, as_queue(queue));
             }
             if (!kept->complete) return nb::none();
             auto give = [&](auto& v) {

@@ -162,9 +162,9 @@ struct SlicedArgs {
 template <class T>
 struct TransportArgs {
   int64_t batch, n, m, dim;
-  const T *x, *y;       // (batch, n, dim), (batch, m, dim): C_ij = |x_i - y_j|^power, the Euclidean norm; else null
-  double power;         // > 0
-  const T* cost;        // (batch, n, m), or (n, m) for all problems unless cost_per_batch; may hold +inf
+  const T *x, *y;  // (batch, n, dim), (batch, m, dim): C_ij = |x_i - y_j|^power, the Euclidean norm; else null
+  double power;    // > 0
+  const T* cost;   // (batch, n, m), or (n, m) for all problems unless cost_per_batch; may hold +inf
   bool cost_per_batch;
 };
 
@@ -173,14 +173,14 @@ struct TransportArgs {
 struct Scalings {
   const int64_t* problems;
   int64_t count;
-  const double* eps;  // (batch,)
+  const double* eps;    // (batch,)
   double *rows, *cols;  // F (batch, n), G (batch, m)
 };
 
 enum class ScalingForm : int {
   log_domain,  // two log-sum-exps with a running maximum; never over- or underflows
   recomputed,  // one exponential for each pair and iteration
-  stored       // of a stored cost: the exponentials are kept, n x m numbers, and made anew where scalings have moved far
+  stored  // of a stored cost: the exponentials are kept, n x m numbers, and made anew where scalings have moved far
 };
 
 // One iteration makes the rows right, then the columns:

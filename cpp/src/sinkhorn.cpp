@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,9 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 template <class T>
 constexpr T far = static_cast<T>(sizeof(T) == 4 ? 1e30 : 1e300);
+// Whole numbers up to here, and the sum of two, are exact.
+template <class T>
+constexpr double most_whole = sizeof(T) == 4 ? 4194304.0 : 2251799813685248.0;
 template <class T>
 constexpr double least_sum = sizeof(T) == 4 ? 1e-30 : 1e-280;
 
@@ -287,19 +291,27 @@ struct Split {
       narrow.get()[i] = T(0);
     }
   }
-  void set(int64_t i, double log_e) {  // from a log scaling
-    double log_2 = log_e * log2_e;
-    bool there = log_2 > -1e15;
-    double part = there ? std::rint(log_2) : 0.0;
-    whole.get()[i] = there ? static_cast<T>(part) : -far<T>;
-    set_factor(i, there ? std::exp2(log_2 - part) : 0.0);
+  void set_log_2(int64_t i, double log_2) {
+    double part = std::rint(log_2);
+    if (!(std::fabs(part) <= most_whole<T>))
+      throw std::invalid_argument(sizeof(T) == 4 ? "eps: expected a larger one, cost / eps is beyond float32"
+                                                 : "eps: expected a larger one, cost / eps is beyond float64");
+    whole.get()[i] = static_cast<T>(part);
+    set_factor(i, std::exp2(log_2 - part));
   }
   void set_factor(int64_t i, double f) {
     factor[i] = f;
     narrow.get()[i] = static_cast<T>(f);
   }
   void load(const double* log_e) {
-    for (int64_t i = 0; i < count; ++i) set(i, log_e[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      if (log_e[i] > -infinity) {
+        set_log_2(i, log_e[i] * log2_e);
+      } else {
+        whole.get()[i] = -far<T>;
+        set_factor(i, 0.0);
+      }
+    }
   }
   bool there(int64_t i) const { return whole.get()[i] > -far<T>; }
   double log_e(int64_t i) const {
@@ -315,29 +327,44 @@ struct Split {
   }
 };
 
-// A thread's memory.
+// A thread's memory, for blocks of rows of one shape.
 template <class T>
 struct Desk {
-  Buffer<T> entries, part, tile, more;
+  int64_t block, padded;
+  Buffer<T> part, tile, more;
   Buffer<int32_t> list;
-  Desk(int64_t block, int64_t padded)
-      : entries(block * padded),
-        part(padded),
-        tile(block * tile_cols<T>),
-        more(block * tile_cols<T>),
-        list(std::max<int64_t>(padded, block * tile_cols<T>)) {
+  Desk(int64_t rows, int64_t cols)
+      : block(rows),
+        padded(cols),
+        part(cols),
+        tile(rows * tile_cols<T>),
+        more(rows * tile_cols<T>),
+        list(std::max<int64_t>(cols, rows * tile_cols<T>)) {
     std::fill_n(part.get(), padded, T(0));
   }
+  T* entries() {  // block rows of padded
+    if (!entries_) entries_ = Buffer<T>(block * padded);
+    return entries_.get();
+  }
+
+ private:
+  Buffer<T> entries_;
 };
 
 // How a side of a problem is cut.
 template <class T>
 struct Cut {
   int64_t rows, cols, padded, block, chunk, chunks;
-  Cut(int64_t n, int64_t m, bool large, const SinkhornLoops<T>& loops, const TileLoops<T>& tiles) : rows(n), cols(m) {
+  Cut(const Costs<T>& costs, bool transposed)
+      : rows(transposed ? costs.args.m : costs.args.n), cols(transposed ? costs.args.n : costs.args.m) {
+    const SinkhornLoops<T>& loops = costs.loops;
+    const TileLoops<T>& tiles = costs.tiles;
+    const int64_t n = rows, m = cols;
     padded = round_up(m, loops.col_step);
     int64_t fitting = block_bytes / (padded * static_cast<int64_t>(sizeof(T)));
-    if (large) {
+    if (transposed && !costs.points) {
+      block = 64;  // so many columns of the matrix are whole cache lines
+    } else if (costs.large) {
       int64_t step = tiles.block_rows;
       block = std::min<int64_t>(std::max<int64_t>(fitting / step, 1), 24 / step) * step;
       block = std::max<int64_t>(block, std::min<int64_t>(12, round_up(n, step)));
@@ -364,6 +391,7 @@ struct Transport {
     double eps = 0.0;
   };
   std::vector<std::unique_ptr<Kept>> kept;
+  cpu::Shelf<cpu::Desk<T>> desks[2];  // of rows against columns, and the other way round
 };
 
 namespace cpu {
@@ -376,14 +404,11 @@ struct View {
   bool transposed, serial;
   Cut<T> cut;
   const SinkhornLoops<T>& loops = scaling_loops<T>();
-  Shelf<Desk<T>> desks;
+  Shelf<Desk<T>>& desks;
   T* stored = nullptr;  // kept entries, rows of cut.padded
 
-  View(Costs<T>& c, bool t, bool alone)
-      : costs(c),
-        transposed(t),
-        serial(alone),
-        cut(t ? c.args.m : c.args.n, t ? c.args.n : c.args.m, c.large, c.loops, c.tiles) {
+  View(Costs<T>& c, Shelf<Desk<T>>& shelf, bool t, bool alone)
+      : costs(c), transposed(t), serial(alone), cut(c, t), desks(shelf) {
     costs.need(t);
   }
 
@@ -412,8 +437,8 @@ struct View {
       loops.dots(e, cut.padded, rows, cut.padded, v, sums);
       return e;
     }
-    fill(desk, row, rows, f, g, v, desk.entries.get(), sums);
-    return desk.entries.get();
+    fill(desk, row, rows, f, g, v, desk.entries(), sums);
+    return desk.entries();
   }
   void fill(Desk<T>& desk, int64_t row, int rows, const T* f, const T* g, const T* v, T* e, double* sums) const {
     const Costs<T>& c = costs;
@@ -450,7 +475,7 @@ struct View {
           sums[r] = sums[r] > 0.0 ? sums[r] * std::exp2(tops[r] - top) : 0.0;
           tops[r] = top;
         }
-        shift[r] = static_cast<T>(tops[r]);
+        shift[r] = tops[r] > -infinity ? static_cast<T>(tops[r]) : T(0);
       }
       loops.exponentials(desk.tile.get(), rows, cols, shift, v + col, sums);
     });
@@ -532,7 +557,7 @@ class Iteration {
         costs_(transport.args, problem, eps_, serial),
         rows_(n_, round_up(n_, 64)),
         cols_(m_, round_up(m_, 64)),
-        view_(costs_, false, serial) {}
+        view_(costs_, transport.desks[0], false, serial) {}
 
   void run(double& error, int64_t& done) {
     error = infinity;
@@ -563,11 +588,6 @@ class Iteration {
   static double log_2(const Split<T>& s, int64_t i) {
     return static_cast<double>(s.whole.get()[i]) + std::log2(s.factor[i]);
   }
-  static void set_log_2(Split<T>& s, int64_t i, double value) {
-    double whole = std::rint(value);
-    s.whole.get()[i] = static_cast<T>(whole);
-    s.set_factor(i, std::exp2(value - whole));
-  }
   bool plain(double power) const { return power == 1.0 && relaxation_ == 1.0; }
 
   // False: the error was small enough, and nothing was changed.
@@ -585,7 +605,7 @@ class Iteration {
     if (rule_.symmetric) {
       follow();
     } else {
-      if (!other_) other_ = std::make_unique<View<T>>(costs_, true, serial_);
+      if (!other_) other_ = std::make_unique<View<T>>(costs_, transport_.desks[1], true, serial_);
       other_->log_sums(rows_, sums.data());
       for (int64_t j = 0; j < m_; ++j) change = std::max(change, move(cols_, j, b_[j], sums[j], col_power_));
     }
@@ -595,7 +615,7 @@ class Iteration {
   double move(Split<T>& s, int64_t i, double weight, double minus_log_sum, double power) {
     if (!s.there(i) || !(weight > 0.0) || !std::isfinite(minus_log_sum)) return 0.0;
     double old = log_2(s, i), next = updated(old, weight, minus_log_sum, power);
-    set_log_2(s, i, next);
+    s.set_log_2(i, next);
     return std::fabs(next - old);
   }
   void follow() {
@@ -670,7 +690,7 @@ class Iteration {
       }
     });
     if (lost) {
-      if (!other_) other_ = std::make_unique<View<T>>(costs_, true, serial_);
+      if (!other_) other_ = std::make_unique<View<T>>(costs_, transport_.desks[1], true, serial_);
       std::vector<double> sums(static_cast<size_t>(m_));
       other_->log_sums(rows_, sums.data());
       for (int64_t j = 0; j < m_; ++j) {
@@ -695,12 +715,14 @@ class Iteration {
       std::fill_n(e, view_.cut.padded, T(0));
       return rows_.factor[i];
     }
-    double old = log_2(rows_, i), next = updated(old, a_[i], l, row_power_), whole = std::rint(next);
-    rows_.whole.get()[i] = static_cast<T>(whole);
+    double old = log_2(rows_, i), next = updated(old, a_[i], l, row_power_), factor = rows_.factor[i];
+    rows_.set_log_2(i, next);
+    std::swap(factor, rows_.factor[i]);  // that of the state, should the iteration turn out to be none
+    rows_.factor[i] = std::exp2(std::max(-1000.0, std::min(1000.0, old - static_cast<double>(rows_.whole.get()[i]))));
     view_.fill(desk, i, 1, rows_.whole.get(), cols_.whole.get(), cols_.narrow.get(), e, &sum);
     if (view_.stored) kept().rows[i] = rows_.whole.get()[i];
     change = std::max(change, std::fabs(next - old));
-    return std::exp2(next - whole);
+    return factor;
   }
 
   typename Transport<T>::Kept& kept() { return *transport_.kept[problem_]; }
@@ -794,13 +816,13 @@ struct Still {
   Split<T> rows, cols;
   View<T> view;
 
-  Still(const Transport<T>& transport, const Scalings& at, int64_t problem, bool transposed, bool serial)
+  Still(Transport<T>& transport, const Scalings& at, int64_t problem, bool transposed, bool serial)
       : costs(transport.args, problem, at.eps[problem], serial),
         rows(transposed ? transport.args.m : transport.args.n,
              round_up(transposed ? transport.args.m : transport.args.n, 64)),
         cols(transposed ? transport.args.n : transport.args.m,
              round_up(transposed ? transport.args.n : transport.args.m, 64)),
-        view(costs, transposed, serial) {
+        view(costs, transport.desks[transposed], transposed, serial) {
     const double *F = at.rows + problem * transport.args.n, *G = at.cols + problem * transport.args.m;
     rows.load(transposed ? G : F);
     cols.load(transposed ? F : G);
@@ -851,7 +873,8 @@ void still_sums(Transport<T>& transport, const Scalings& at, const double* u, co
 
 template <class T>
 Transport<T>* make_transport(const TransportArgs<T>& args, Queue) {
-  auto* made = new Transport<T>{args, {}};
+  auto* made = new Transport<T>;
+  made->args = args;
   made->kept.resize(static_cast<size_t>(args.batch));
   return made;
 }
@@ -904,7 +927,7 @@ void transport_apply(Transport<T>& transport, const Scalings& at, bool transpose
       double ignored[64];
       for (int64_t row = first; row < last; row += view.cut.block) {
         int rows = static_cast<int>(std::min(view.cut.block, last - row));
-        T* e = desk.entries.get();
+        T* e = desk.entries();
         view.fill(desk, row, rows, s.rows.whole.get(), s.cols.whole.get(), s.cols.narrow.get(), e, ignored);
         for (int64_t q = 0; q < columns; q += wide_cols) {
           int now = static_cast<int>(std::min<int64_t>(wide_cols, columns - q));
@@ -1002,7 +1025,7 @@ void transport_plan(Transport<T>& transport, const Scalings& at, int64_t problem
     int rows = static_cast<int>(std::min(view.cut.block, last - row));
     auto desk = view.desks.take([&] { return std::make_unique<Desk<T>>(view.cut.block, view.cut.padded); });
     double ignored[64];
-    T* e = desk->entries.get();
+    T* e = desk->entries();
     view.fill(*desk, row, rows, s.rows.whole.get(), s.cols.whole.get(), s.cols.narrow.get(), e, ignored);
     for (int r = 0; r < rows; ++r)
       for (int64_t j = 0; j < m; ++j)
@@ -1032,7 +1055,7 @@ KeptEntries transport_kept(Transport<T>& transport, const Scalings& at, int64_t 
     Part& part = parts[c];
     for (int64_t row = first; row < last && total.load(std::memory_order_relaxed) <= most; row += view.cut.block) {
       int rows = static_cast<int>(std::min(view.cut.block, last - row));
-      T* e = desk.entries.get();
+      T* e = desk.entries();
       view.fill(desk, row, rows, s.rows.whole.get(), s.cols.whole.get(), s.cols.narrow.get(), e, ignored);
       for (int r = 0; r < rows; ++r) {
         double u = s.rows.factor[row + r];

@@ -249,7 +249,8 @@ void cost_sums(const T* __restrict c, const T* __restrict e, int rows, int cols,
     for (int j = 0; j < cols; j += pair * N)
       for (int i = 0; i < pair; ++i) {
         int at = r * C + j + i * N;
-        sum[i] = sum[i] + (load<V>(e + at) * load<V>(v + j + i * N)) * load<V>(c + at);
+        V cost = Ops<V>::min(load<V>(c + at), splat<V>(static_cast<T>(sizeof(T) == 4 ? 1e30 : 1e300)));
+        sum[i] = sum[i] + (load<V>(e + at) * load<V>(v + j + i * N)) * cost;
       }
     sums[r] += fold<V>(sum[0] + sum[1]);
   }

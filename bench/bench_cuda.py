@@ -1,4 +1,4 @@
-"""On the GPU: how fast are normals, the fused stepper and sliced distances, and how close to what its memory allows?
+"""On the GPU: how fast are normals, the fused stepper, sliced distances and Sinkhorn's iterations?
 
 Times are the device's own, between two CUDA events, so that the interpreter does not count. Needs a CUDA device and
 PyTorch or CuPy built for it.
@@ -332,6 +332,79 @@ def sliced(
     )
 
 
+def _torch_iterations(torch: Any, scaled: Any, log_a: Any, log_b: Any) -> Callable[[], Any]:
+    """Ten iterations in the log domain by whole-array operations; `scaled` is -C / eps, (n, m)."""
+
+    def run() -> Any:
+        F, G = torch.zeros_like(log_a), log_b.clone()
+        for _ in range(10):
+            F = log_a - torch.logsumexp(scaled + G, 1)
+            G = log_b - torch.logsumexp(scaled + F[:, None], 0)
+        return F, G
+
+    return run
+
+
+def sinkhorn(
+    report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str
+) -> None:
+    """(d) Sinkhorn's iterations for the squared distance, n = m, of points and of a given cost."""
+    from mckean import _cuda
+
+    args = report.args
+    most = 12_000_000_000  # bytes of a matrix
+    rows = []
+    for n in args.size or ([10_000] if args.quick else [1_000, 10_000, 50_000, 200_000]):
+        for d in (3,) if args.quick else (3, 64):
+            g = np.random.default_rng(4)
+            x, y = g.normal(size=(n, d)).astype(dtype), (g.normal(size=(n, d)) + 0.5).astype(dtype)
+            eps, weight = np.array([0.05 * 2.0 * d]), np.full((1, n), 1.0 / n)
+            ones, errors, done = np.ones(1), np.empty(1), np.empty(1, np.int64)
+            there = [holder.asarray(a) for a in (x, y)]
+            fits = n * n * np.dtype(dtype).itemsize <= most
+            scaled = cost = None
+            if fits:  # the matrix, made where it is wanted
+                matrix = np.empty((n, n), dtype)
+                for first in range(0, n, 1000):
+                    block = x[first : first + 1000]
+                    matrix[first : first + 1000] = (
+                        (block**2).sum(1)[:, None] - 2 * block @ y.T + (y**2).sum(1)
+                    )
+                cost = holder.asarray(np.maximum(matrix, 0))
+                if "torch" in peers:
+                    scaled = peers["torch"].asarray((-np.maximum(matrix, 0) / eps[0]).astype(dtype))
+                del matrix
+            for given in (False, True):
+                if given and cost is None:
+                    continue
+                if given:
+                    problem = _cuda.transport_of_cost(cost, 1, n, n, holder.stream())
+                else:
+                    problem = _cuda.transport_of_points(*there, 2.0, 1, n, n, holder.stream())
+                F, G = np.log(weight), np.log(weight)
+                rule = (1, False, 1.0, weight, weight, ones, ones, 10, 0.0, errors, done)
+                call = partial(problem.iterate, np.arange(1), eps, F, G, *rule, holder.stream())
+                seconds = {"mckean": measure(holder, call, repeats=3 if n > 50_000 else 11)}
+                if scaled is not None:
+                    torch = peers["torch"]
+                    logs = [torch.asarray(np.log(weight[0]).astype(dtype)) for _ in range(2)]
+                    theirs = _torch_iterations(torch.module, scaled, *logs)
+                    seconds["torch"] = measure(torch, theirs, repeats=3)
+                rows.append(
+                    {"n": n, "d": d, "of": "cost" if given else "points"}
+                    | {name: 1e3 * s / 10 for name, s in seconds.items()}
+                    | {"ratio": ratio_to_best(seconds["mckean"], (seconds.get("torch"),))}
+                    | {"G pairs/s": 2 * n * n * 10 / seconds["mckean"] / 1e9}
+                )
+    report.table(
+        f"(d) milliseconds for one Sinkhorn iteration, {dtype}",
+        ["n", "d", "of", "mckean", "torch", "ratio", "G pairs/s"],
+        rows,
+        "Squared distances, n = m, eps a twentieth of the mean distance within a cloud; ten iterations in a call. Points are\n"
+        "never a matrix in mckean. torch: logsumexp over a stored matrix, the same for both. G pairs/s: exponentials.",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = common.options("cuda", PEERS, argv)
     info = mk.info()
@@ -357,6 +430,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         normals(report, holder, peers, dtype)
         combines(report, holder, peers, dtype)
         sliced(report, holder, peers, dtype)
+        sinkhorn(report, holder, peers, dtype)
     report.finish()
 
 

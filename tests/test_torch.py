@@ -126,8 +126,83 @@ def test_errors_name_the_right_argument(clouds):
         grad.sum().backward()
 
 
-def test_the_program_of_the_guide():
-    guide = pathlib.Path(__file__).parent.parent / "docs" / "guide" / "sliced.md"
+TRANSPORT = [front.sinkhorn_divergence, front.sinkhorn_cost]
+
+
+@pytest.mark.parametrize("call", TRANSPORT)
+@pytest.mark.parametrize("unbalanced", [None, 0.7])
+def test_transport_gradients_are_central_differences(call, unbalanced, clouds):
+    x, y = (c[:4, :2].clone().requires_grad_() for c in clouds)
+    a, b = (torch.rand(4, dtype=torch.float64).add(0.2).requires_grad_() for _ in range(2))
+    options = {"eps": 0.7, "tol": 1e-12, "unbalanced": unbalanced}
+    for given in ({"normalize": True}, {}) if unbalanced else ({"normalize": True},):
+        assert torch.autograd.gradcheck(
+            lambda x, y, a, b, given=given: call(x, y, a=a, b=b, **options, **given),
+            (x, y, a, b),
+            atol=1e-7,
+        )
+    # Only what is asked for.
+    call(x.detach(), y, eps=0.7).backward()
+    assert x.grad is None and y.grad is not None
+
+
+@pytest.mark.parametrize("call", TRANSPORT)
+def test_transport_batches_share(call, clouds):
+    x, y = clouds
+    batch = torch.stack([x, x + 1]).requires_grad_()
+    a = torch.softmax(torch.arange(9.0, dtype=torch.float64) / 9, 0).requires_grad_()
+    shared = y.clone().requires_grad_()
+    values = call(batch, shared, a=a, eps=1.0)
+    (values * torch.tensor([2.0, -1.0])).sum().backward()
+    total = torch.zeros_like(y), torch.zeros_like(a)
+    for k, factor in enumerate((2.0, -1.0)):
+        s, t, w = (v.detach().clone().requires_grad_() for v in (batch[k], y, a))
+        value = call(s, t, a=w, eps=1.0)
+        value.backward()
+        torch.testing.assert_close(values[k].detach(), value.detach())
+        torch.testing.assert_close(batch.grad[k], factor * s.grad)
+        for part, found in zip(total, (t.grad, w.grad), strict=True):
+            part += factor * found
+    torch.testing.assert_close(shared.grad, total[0])
+    torch.testing.assert_close(a.grad, total[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_transport_values_are_the_plain_ones(clouds, dtype):
+    x, y = (t.to(getattr(torch, dtype)) for t in clouds)
+    plain = mk.sinkhorn_divergence(x, y, eps=1.0)
+    value = front.sinkhorn_divergence(x, y, eps=1.0)
+    assert value.shape == () and value.dtype == x.dtype and not value.requires_grad
+    assert value.item() == np.dtype(dtype).type(plain)
+    cost = front.sinkhorn_cost(x, y, rel_eps=0.1)
+    assert cost.item() == np.dtype(dtype).type(mk.sinkhorn_points(x, y, rel_eps=0.1).dual_value)
+    weights = torch.full((9,), 1 / 9, requires_grad=True)
+    front.sinkhorn_cost(x, y, a=weights, eps=1.0).backward()
+    assert weights.grad.dtype == torch.float32
+
+
+def test_transport_errors(clouds):
+    x, y = clouds
+    for call in TRANSPORT:
+        with pytest.raises(TypeError, match="^x: expected a tensor, got ndarray"):
+            call(x.numpy(), y, eps=1.0)
+        with pytest.raises(TypeError, match="^y: expected a torch array to match x, got numpy"):
+            call(x, y.numpy(), eps=1.0)
+        with pytest.raises(ValueError, match="^a: expected weights that sum to 1"):
+            call(x, y, eps=1.0, a=torch.ones(9, requires_grad=True))
+        with pytest.raises(TypeError, match="^eps: expected either eps or rel_eps"):
+            call(x, y)
+        a = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(call(a, y, eps=1.0) ** 2, a, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
+    with pytest.warns(mk.ConvergenceWarning, match="^sinkhorn_divergence"):
+        front.sinkhorn_divergence(x, y, eps=0.1, tol=1e-12, max_iter=1, method="scaling")
+
+
+@pytest.mark.parametrize("page", ["sliced.md", "transport.md"])
+def test_the_program_of_the_guide(page):
+    guide = pathlib.Path(__file__).parent.parent / "docs" / "guide" / page
     (program,) = re.findall(r"^```python\n(import torch\n.*?)^```", guide.read_text(), re.M | re.S)
     exec(compile(program, str(guide), "exec"), {"__name__": "__main__"})
 

@@ -193,8 +193,9 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
           },
           "eps"_a.noconvert(), "rows"_a.noconvert(), "cols"_a.noconvert(), "problem"_a, "row_level"_a.noconvert(),
           "col_level"_a.noconvert(), "most"_a, "queue"_a = 0,
-          nb::sig("def kept(self, eps: Any, rows: Any, cols: Any, problem: int, row_level: Any, col_level: Any, "
-                  "most: int, queue: int = 0) -> tuple[Any, Any, Any] | None"));
+          nb::sig("def kept(self, eps: object, rows: object, cols: object, problem: int, row_level: object, "
+                  "col_level: object, most: int, queue: int = 0) -> "
+                  "tuple[NDArray[numpy.int64], NDArray[numpy.int32], NDArray[numpy.float64]] | None"));
   m.def(
       "transport_of_points",
       [](In<T> x, In<T> y, double power, int64_t batch, int64_t n, int64_t rows_y, uintptr_t queue) {

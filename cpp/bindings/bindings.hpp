@@ -201,10 +201,8 @@ inline void bind_executor(nb::module_& m) {
   bind_brownian(m);
   bind_interaction_type<float>(m);
   bind_interaction_type<double>(m);
-#if defined(MK_WITH_TRANSPORT)
   bind_sinkhorn_type<float>(m, "TransportF32");
   bind_sinkhorn_type<double>(m, "TransportF64");
-#endif
   bind_sliced_type<float>(m, "SlicedTargetF32");
   bind_sliced_type<double>(m, "SlicedTargetF64");
   bind_targets_type<float>(m);

@@ -1,12 +1,12 @@
 // mckean._core: the CPU executor, and the process-wide settings.
 #define MK_EXECUTOR cpu
-#define MK_WITH_TRANSPORT
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 namespace mk {
 namespace cpu { using Device = nanobind::device::cpu; }
 }  // namespace mk
 #include "bind_directions.hpp"
+#include "bind_newton.hpp"
 #include "bind_selection.hpp"
 #include "bindings.hpp"
 #include "dispatch.hpp"
@@ -107,5 +107,6 @@ NB_MODULE(_core, m) {
   bind_slice_order<double>(m);
   mk::cpu::bind_executor(m);
   mk::cpu::bind_directions(m);
+  mk::cpu::bind_newton(m, check_signals);
   mk::cpu::bind_selection(m);
 }

@@ -421,9 +421,9 @@ struct View {
     });
   }
   template <class Body>
-  void panels(const Body& body) const {
+  void panels(const Body& body, int64_t from = 0) const {  // from: the first column of a panel
     constexpr int C = tile_cols<T>;
-    for (int64_t col = 0; col < cut.cols; col += C) {
+    for (int64_t col = from; col < cut.cols; col += C) {
       int valid = static_cast<int>(std::min<int64_t>(C, cut.cols - col));
       body(col, valid, static_cast<int>(round_up(valid, loops.col_step)));
     }
@@ -440,24 +440,27 @@ struct View {
     fill(desk, row, rows, f, g, v, desk.entries(), sums);
     return desk.entries();
   }
-  void fill(Desk<T>& desk, int64_t row, int rows, const T* f, const T* g, const T* v, T* e, double* sums) const {
+  void fill(Desk<T>& desk, int64_t row, int rows, const T* f, const T* g, const T* v, T* e, double* sums,
+            int64_t from = 0) const {
     const Costs<T>& c = costs;
     const int64_t dim = c.args.dim;
     bool fused = c.points && dim <= max_fused_dim && (c.rule.kind == CostKind::square || c.rule.kind == CostKind::root);
     const Cloud<T>&a = transposed ? c.y : c.x, &b = transposed ? c.x : c.y;
-    panels([&](int64_t col, int valid, int cols) {
-      if (fused) {
-        auto loop = (c.rule.kind == CostKind::square ? loops.fused_squares : loops.fused_roots)[dim];
-        loop(a.rows.get() + row * dim, rows, b.panels.get() + col * dim, cols, f + row, g + col, v + col, e + col,
-             cut.padded, sums);
-      } else if (!c.points && !transposed) {
-        loops.fused_dense(c.cost + row * c.args.m + col, c.args.m, rows, valid, cols, static_cast<T>(c.rate), f + row,
-                          g + col, v + col, e + col, cut.padded, sums);
-      } else {
-        c.tile(transposed, row, rows, col, valid, desk.tile.get(), desk.list.get());
-        loops.fused_tile(desk.tile.get(), rows, cols, f + row, g + col, v + col, e + col, cut.padded, sums);
-      }
-    });
+    panels(
+        [&](int64_t col, int valid, int cols) {
+          if (fused) {
+            auto loop = (c.rule.kind == CostKind::square ? loops.fused_squares : loops.fused_roots)[dim];
+            loop(a.rows.get() + row * dim, rows, b.panels.get() + col * dim, cols, f + row, g + col, v + col, e + col,
+                 cut.padded, sums);
+          } else if (!c.points && !transposed) {
+            loops.fused_dense(c.cost + row * c.args.m + col, c.args.m, rows, valid, cols, static_cast<T>(c.rate),
+                              f + row, g + col, v + col, e + col, cut.padded, sums);
+          } else {
+            c.tile(transposed, row, rows, col, valid, desk.tile.get(), desk.list.get());
+            loops.fused_tile(desk.tile.get(), rows, cols, f + row, g + col, v + col, e + col, cut.padded, sums);
+          }
+        },
+        from);
   }
 
   // -log2 sum_j 2^(g_j - c_ij) v_j of some rows
@@ -519,6 +522,33 @@ struct View {
       }
     });
   }
+  // The row sums of a symmetric problem, sums_i = sum_j e_ij v_j: of panels past its own a row takes the entries for both
+  // their places. column_parts: the second of them.
+  void half_sweep(const T* f, const T* g, const T* v, std::vector<double>& column_parts, double* sums) {
+    constexpr int64_t C = tile_cols<T>;
+    column_parts.resize(static_cast<size_t>(cut.chunks * cut.padded));
+    chunks([&](int64_t c, Desk<T>& desk, int64_t first, int64_t last) {
+      double* sums_of_columns = column_parts.data() + c * cut.padded;
+      std::fill_n(sums_of_columns, cut.padded, 0.0);
+      int64_t pending = 0;
+      for (int64_t row = first, rows; row < last; row += rows) {
+        rows = std::min({cut.block, last - row, C - row % C});
+        int64_t own = row / C * C, next = std::min(own + C, cut.padded);
+        std::fill_n(sums + row, rows, 0.0);
+        T* e = desk.entries();
+        fill(desk, row, static_cast<int>(rows), f, g, v, e, sums + row, own);
+        if (next < cut.padded)
+          loops.spread(e + next, cut.padded, static_cast<int>(rows), cut.padded - next, v + row,
+                       desk.part.get() + next);
+        pending += rows;
+        if (pending >= part_rows || row + rows == last) {
+          loops.flush(desk.part.get() + own, cut.padded - own, sums_of_columns + own);
+          pending = 0;
+        }
+        poll_inside_chunk();
+      }
+    });
+  }
   // Calls body(first, last) for ranges of columns, with their sums in column_parts[first .. last).
   template <class Body>
   void columns(std::vector<double>& column_parts, const Body& body) {
@@ -571,6 +601,8 @@ class Iteration {
       if (!balanced_ && error <= rule_.tol) break;
       if (rule_.form == ScalingForm::log_domain) {
         if (!step_in_logs(error)) break;
+      } else if (rule_.symmetric && !kept) {
+        symmetric_step(error);
       } else {
         if (!step(error)) break;
         if (kept) keep(false);
@@ -625,6 +657,29 @@ class Iteration {
     }
   }
 
+  // One entry serves a pair in both orders.
+  void symmetric_step(double& error) {
+    next_.resize(static_cast<size_t>(n_));
+    view_.half_sweep(rows_.whole.get(), cols_.whole.get(), cols_.narrow.get(), parts_, next_.data());
+    std::vector<double> changes(static_cast<size_t>(ceil_div(n_, 4096)), 0.0);
+    view_.columns(parts_, [&](int64_t part, int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        if (!rows_.there(i) || !(a_[i] > 0.0)) continue;
+        double sum = next_[i] + parts_[i], whole = static_cast<double>(rows_.whole.get()[i]), l;
+        if (sum > least_sum<T> && sum < 1.0 / least_sum<T>) {
+          l = whole - std::log2(sum);
+        } else {
+          auto desk = view_.desks.take([&] { return std::make_unique<Desk<T>>(view_.cut.block, view_.cut.padded); });
+          view_.log_sums(*desk, i, 1, cols_.whole.get(), cols_.narrow.get(), &l);
+          view_.desks.give(std::move(desk));
+        }
+        changes[part] = std::max(changes[part], move(rows_, i, a_[i], l, row_power_));
+      }
+    });
+    follow();
+    error = *std::max_element(changes.begin(), changes.end()) * ln2;
+  }
+
   bool step(double& error) {
     next_.resize(static_cast<size_t>(n_));
     missing_.assign(static_cast<size_t>(view_.cut.chunks), 0.0);
@@ -664,9 +719,7 @@ class Iteration {
       if (error <= rule_.tol) return false;
     }
     for (int64_t i = 0; i < n_; ++i) rows_.set_factor(i, next_[i]);
-    if (rule_.symmetric) {
-      if (rule_.form != ScalingForm::stored)
-        for (int64_t i = 0; i < n_; ++i) rows_.settle(i);
+    if (rule_.symmetric) {  // of kept entries
       follow();
       error = change * ln2;
       return true;

@@ -39,7 +39,12 @@ from mckean.sliced import (
     sliced_wasserstein,
 )
 from mckean.stepping import combine
-from mckean.transport import sinkhorn, sinkhorn_points
+from mckean.transport import (
+    schrodinger_bridge,
+    sinkhorn,
+    sinkhorn_divergence,
+    sinkhorn_points,
+)
 
 __all__ = [
     "BrownianTree",
@@ -74,8 +79,10 @@ __all__ = [
     "random_batch_sum",
     "run",
     "samplers",
+    "schrodinger_bridge",
     "set_num_threads",
     "sinkhorn",
+    "sinkhorn_divergence",
     "sinkhorn_points",
     "sliced",
     "sliced_cramer",

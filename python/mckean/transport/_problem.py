@@ -63,7 +63,13 @@ class Problem:
 
     @classmethod
     def of_cost(
-        cls, cost: Input, batch: int | None, a: Doubles, b: Doubles, eps: Doubles, device: Any = None
+        cls,
+        cost: Input,
+        batch: int | None,
+        a: Doubles,
+        b: Doubles,
+        eps: Doubles,
+        device: Any = None,
     ) -> Problem:
         """`batch` None: one problem. A cost (n, m) may serve a whole batch."""
         memory, where = place(cost, device)
@@ -175,12 +181,23 @@ class Problem:
         self.native.plan(self.eps, F, G, problem, first, last, out.data, self.queue)
         return out.result()
 
+    def plans(self, F: Doubles, G: Doubles) -> Any:
+        """The plan (n, m), or those of a batch (batch, n, m)."""
+        if not self.batched:
+            return self.plan(F, G)
+        each = [self.plan(F, G, problem)[None] for problem in range(self.batch)]
+        return self.at.framework.concatenate(each)
+
     def kept(
-        self, F: Doubles, G: Doubles, problem: int, row_level: Doubles, col_level: Doubles, most: int
+        self,
+        F: Doubles,
+        G: Doubles,
+        problem: int,
+        row_level: Doubles,
+        col_level: Doubles,
+        most: int,
     ) -> tuple[Any, Any, Any] | None:
         """Entries P_ij > row_level_i col_level_j by rows: starts (n + 1,) int64, columns int32, values float64; None
         if they are more than `most`."""
-        found = self.native.kept(
-            self.eps, F, G, problem, row_level, col_level, most, self.queue
-        )
+        found = self.native.kept(self.eps, F, G, problem, row_level, col_level, most, self.queue)
         return None if found is None else (found[0], found[1], found[2])

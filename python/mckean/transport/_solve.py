@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mckean.transport._problem import RECOMPUTED, Doubles, Problem
+from mckean.transport._problem import LOG_DOMAIN, RECOMPUTED, STORED, Doubles, Problem
+from mckean.transport._scale import scale
+from mckean.transport._start import begin, mean_cost, powers
 
 __all__ = ["Settings", "Solution", "solve"]
+
+_STORED_BYTES = 1 << 30  # the most for a stored kernel
+_FEW = 20  # iterations before Newton's method
+_MANY = 100  # iterations that Newton's method is cheaper than
+_NEWTON_PAIRS = 350_000_000  # a quarter of these entries in sparse form take 1 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,32 +24,234 @@ class Settings:
     method: str = "auto"  # "auto", "scaling", "log", "newton"
     tol: float = 1e-6
     max_iter: int = 10_000
-    acceleration: Any = "anderson"  # "anderson", None, or a relaxation in (0, 2)
+    acceleration: Any = "anderson"  # "anderson", "relaxation", None, or a relaxation in (0, 2)
     eps_scaling: bool = False
-    unbalanced: tuple[Doubles, Doubles] | None = None  # rho of rows and columns, (batch,); inf: met exactly
+    # rho of rows and columns, (batch,); inf: met exactly
+    unbalanced: tuple[Doubles, Doubles] | None = None
 
 
 @dataclass(slots=True)
 class Solution:
+    """Where a solve ended. `error`: the L1 error of rows and columns together, relative to the mass; for relaxed
+    marginals the largest change of a log scaling in the last iteration."""
+
     F: Doubles
     G: Doubles
-    error: Doubles  # (batch,): L1, rows and columns together; unbalanced: the last change
-    n_iter: Any  # (batch,) int64
-    n_newton: Any
+    error: Doubles  # (batch,)
+    n_iter: Any  # (batch,) int64, of Sinkhorn
+    n_newton: Any  # (batch,) int64
     converged: Any  # (batch,) bool
     method: str
 
 
 def solve(problem: Problem, settings: Settings, G: Doubles | None = None) -> Solution:
-    """Solve all problems, from the column scalings `G` or from zero potentials."""
-    with np.errstate(divide="ignore"):
-        log_a, log_b = np.log(problem.a), np.log(problem.b)
-    G = log_b.copy() if G is None else np.array(G)
-    F = problem.transform(np.zeros_like(log_a), G, columns=False) + log_a
-    # The error of `iterate` is that of the rows: columns come first.
-    G = problem.transform(F, G, columns=True) + log_b
-    error, done = problem.iterate(
-        F, G, problems=problem.all(), form=RECOMPUTED, max_iter=settings.max_iter, tol=settings.tol
+    """Solve all problems of a batch.
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : Settings
+        method "auto" iterates in scaling form, or in the log domain where weights or relaxed marginals bring scalings
+        near the ends of the number range; and goes on with Newton's method if the iteration would take hundreds more
+        to a tolerance of 1e-6 or less.
+    G : ndarray (batch, m), optional
+        Column scalings to start from; zero potentials otherwise, or those of a sequence of falling eps.
+
+    Returns
+    -------
+    Solution
+        `method` is "scaling", "log" or "newton": what was used last, by at least one problem. `converged` False says
+        that `max_iter` was reached, or that the error has stopped falling at the level of rounding.
+
+    Raises
+    ------
+    ValueError
+        For Newton's method with relaxed marginals.
+    """
+    factors = powers(settings.unbalanced, problem.eps)
+    if factors is None:
+        relaxed = np.zeros(problem.batch, bool)
+    else:
+        relaxed = (factors[0] < 1) | (factors[1] < 1)
+        if settings.method == "newton":
+            raise ValueError(
+                "method: expected 'auto', 'scaling' or 'log' for relaxed marginals, got 'newton'"
+            )
+    given, problem, mass = problem, *_unit_mass(problem, ~relaxed)
+    F, G, done = begin(
+        problem,
+        G,
+        eps_scaling=settings.eps_scaling,
+        max_iter=settings.max_iter,
+        unbalanced=settings.unbalanced,
     )
-    ones = np.ones(problem.batch, np.int64)
-    return Solution(F, G, error, done, 0 * ones, error <= settings.tol, "scaling")
+    solution = _iterated(problem, settings, F, G, done, factors, relaxed)
+    if problem is not given:
+        solution.F += np.log(mass)[:, None]
+    return solution
+
+
+def _iterated(
+    problem: Problem,
+    settings: Settings,
+    F: Doubles,
+    G: Doubles,
+    done: Any,
+    factors: tuple[Doubles, Doubles] | None,
+    relaxed: Any,
+) -> Solution:
+    method = settings.method
+    form = _form(problem, method, F, G, factors)
+    none = np.zeros(problem.batch, np.int64)
+    solution = Solution(
+        F,
+        G,
+        np.full(problem.batch, np.inf),
+        done,
+        none,
+        none > 0,
+        "log" if (form == LOG_DOMAIN).any() else "scaling",
+    )
+    single = problem.at.dtype == "float32"
+    inner = replace(settings, tol=0.9 * settings.tol) if single else settings
+    finish = method == "newton" or (
+        method == "auto"
+        and settings.tol <= 1e-6
+        and factors is None
+        and problem.n * problem.m <= _NEWTON_PAIRS
+        and settings.tol >= _reach(problem, F, G)
+    )
+    _stage(
+        problem,
+        inner,
+        solution,
+        form,
+        factors,
+        most=_FEW if method == "newton" else settings.max_iter,
+        enough=_MANY if finish and method == "auto" else None,
+    )
+    left = ~solution.converged & (solution.n_iter < settings.max_iter)
+    if finish and left.any():
+        if method == "newton" or _worth_newton(problem, left):
+            from mckean.transport._newton import solve_newton  # which uses this module
+
+            _measure(problem, solution, left)
+            solution = solve_newton(problem, replace(settings, unbalanced=None), solution)
+            solution.method = "newton"
+            return solution
+        _stage(problem, inner, solution, form, factors, most=settings.max_iter, enough=None)
+    _measure(problem, solution, ~relaxed & (~solution.converged | single))
+    solution.converged = solution.error <= settings.tol
+    for shrink in (0.3, 0.1) if single else ():
+        # What an iteration finds and what the plan says differ by rounding.
+        left = ~solution.converged & ~relaxed & (solution.n_iter < settings.max_iter)
+        if not left.any():
+            break
+        tighter = replace(settings, tol=shrink * settings.tol)
+        _stage(problem, tighter, solution, form, factors, most=settings.max_iter, enough=None)
+        _measure(problem, solution, left)
+        solution.converged = solution.error <= settings.tol
+    return solution
+
+
+def _stage(
+    problem: Problem,
+    settings: Settings,
+    solution: Solution,
+    form: Any,
+    factors: tuple[Doubles, Doubles] | None,
+    *,
+    most: int,
+    enough: int | None,
+) -> None:
+    """At most `most` iterations of what has not converged, and no more than are left."""
+    left = ~solution.converged
+    room = np.minimum(settings.max_iter - solution.n_iter, most)
+    for count in np.unique(room[left]):
+        these = np.flatnonzero(left & (room == count))
+        errors, done = scale(
+            problem,
+            solution.F,
+            solution.G,
+            problems=these,
+            tol=settings.tol,
+            max_iter=int(count),
+            form=form,
+            acceleration=settings.acceleration,
+            powers=factors,
+            enough=enough,
+        )
+        solution.error[these] = errors[these]
+        solution.n_iter[these] += done[these]
+    solution.converged = solution.error <= settings.tol
+
+
+def _measure(problem: Problem, solution: Solution, which: Any) -> None:
+    """The exact errors of these problems, whose marginals are to be met."""
+    these = np.flatnonzero(which)
+    if not len(these):
+        return
+    rows, cols, _ = problem.marginals(solution.F, solution.G, problems=these)
+    missing = abs(rows - problem.a).sum(1) + abs(cols - problem.b).sum(1)
+    solution.error[these] = missing[these]
+
+
+def _unit_mass(problem: Problem, which: Any) -> tuple[Problem, Doubles]:
+    """The problem, weights of `which` divided by their sums: one tolerance is then relative to every mass."""
+    sums = [
+        np.where(which & (abs(w.sum(1) - 1.0) > 1e-12), w.sum(1), 1.0)
+        for w in (problem.a, problem.b)
+    ]
+    if all((s == 1.0).all() for s in sums):
+        return problem, sums[1]
+    a, b = problem.a / sums[0][:, None], problem.b / sums[1][:, None]
+    return replace(problem, a=a, b=b), sums[1]
+
+
+def _form(
+    problem: Problem, method: str, F: Doubles, G: Doubles, factors: tuple[Doubles, Doubles] | None
+) -> Any:
+    """The scaling form of each problem."""
+    single = problem.at.dtype == "float32"
+    size = problem.batch * problem.n * problem.m * (4 if single else 8)
+    fast = RECOMPUTED if problem.dim or size > _STORED_BYTES else STORED
+    if method == "log":
+        return np.full(problem.batch, LOG_DOMAIN)
+    forms = np.full(problem.batch, fast)
+    if method == "auto":
+        forms[_at_risk(problem, single, F, G, factors)] = LOG_DOMAIN
+    return forms
+
+
+def _at_risk(
+    problem: Problem,
+    single: bool,
+    F: Doubles,
+    G: Doubles,
+    factors: tuple[Doubles, Doubles] | None,
+) -> Any:
+    """Of which problems entries of the plan may leave the range of numbers. With columns right, none is above its
+    weight b_j, and a column sums to at least min(a) b_j after the rows are made right: only tiny weights are dangerous,
+    and, with relaxed marginals, masses a exp(-f / rho) far from a."""
+    floor = 1e-30 if single else 1e-250
+    least = [np.where(w > 0, w, np.inf).min(1, initial=np.inf) for w in (problem.a, problem.b)]
+    risk = least[0] * least[1] < floor
+    if factors is not None:
+        limit = 30.0 if single else 250.0
+        for power, scalings, w in zip(factors, (F, G), (problem.a, problem.b), strict=True):
+            there = w > 0
+            potential = np.where(there, scalings, 0.0) - np.log(np.where(there, w, 1.0))
+            risk |= (abs(potential) * ((1.0 - power) / power)[:, None] > limit).any(1)
+    return risk
+
+
+def _reach(problem: Problem, F: Doubles, G: Doubles) -> float:
+    """An error that rounding leaves within reach: exponents are rounded relative to their terms."""
+    unit = 6e-8 if problem.at.dtype == "float32" else 1.1e-16
+    top = [np.max(np.where(np.isfinite(v), abs(v), 0.0), initial=0.0) for v in (F, G)]
+    return float(4.0 * unit * (top[0] + top[1]))
+
+
+def _worth_newton(problem: Problem, left: Any) -> bool:
+    """At eps of a tenth of the mean cost and more, Sinkhorn's iterations are few and the Hessian is not sparse."""
+    return bool((problem.eps < 0.1 * mean_cost(problem))[left].any())

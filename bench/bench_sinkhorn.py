@@ -17,15 +17,18 @@ import sinkhorn_peers as peers
 from common import measure, ratio_to_best
 from sinkhorn_peers import AIMED, COMPILED, DENSE, HARD, MATRICES, ONLINE, PEERS, STEPS, clouds
 
-import mckean as mk
-from mckean import transport
-
 SIZES, QUICK_SIZES = (1_024, 4_096, 10_240), (1_024, 2_048)
 DIMS = (2, 3, 64)
 EPS, QUICK_EPS = (1e-1, 1e-2, 1e-3), (1e-1, 1e-2)
 TOLS = (1e-3, 1e-6, 1e-9)
 OWN = ("auto", "scaling", "newton", "cost")  # of table (b)
-COUNTED = ("POT", "POT stabilized", "POT log", "ott", "geomloss")  # told how many iterations to make
+COUNTED = (
+    "POT",
+    "POT stabilized",
+    "POT log",
+    "ott",
+    "geomloss",
+)  # told how many iterations to make
 STOPPING = ("ott anderson", "regot ssns", "regot splr")
 BATCHERS = {"POT": "pot", "POT batch": "pot", "ott": "ott", "geomloss": "geomloss"}
 MEMORY_TARGET = 100e6
@@ -43,13 +46,19 @@ STEP_NOTES = """\
 Milliseconds for a full iteration (both half steps), from the difference of calls with few and with many iterations, so that neither
 set-up nor plan counts; peers: their time over ours, above 1 mckean is faster; ratio: the fastest of them. eps is 0.2 of the mean
 cost. """
-DENSE_NOTES = STEP_NOTES + """ms: our stored form; recomputed, log: our forms that take the exponential anew,
+DENSE_NOTES = (
+    STEP_NOTES
+    + """ms: our stored form; recomputed, log: our forms that take the exponential anew,
 from sums that are known not to overflow or with a maximum. bound: one product of the matrix with a vector by BLAS, the matrix read
 once. 2 products: an iteration of two such products and nothing else. POT with its tests of the error every ten iterations, its
 stabilised form without, and with tau = 1000 n. skipped: more memory than there is, or more than --budget seconds."""
-POINT_NOTES = STEP_NOTES + """ns: nanoseconds for a pair; log: our form with a maximum. bound: a model, one exponential from
+)
+POINT_NOTES = (
+    STEP_NOTES
+    + """ns: nanoseconds for a pair; log: our form with a maximum. bound: a model, one exponential from
 the first cache and d + 2 multiply-adds at the peak found here. ott: batch_size=256; KeOps: two of its logsumexp; geomloss: through
 KeOps; POT: empirical_sinkhorn with isLazy and 256 rows. None holds the matrix."""
+)
 AIM_NOTES = """\
 Seconds until the L1 error of both marginals is at most tol, float64, n = m = {n}, one solve. Ours from points by every method, and
 "cost" with the matrix given; "by": what auto chose. Peers get the matrix. POT, ott and geomloss are told the number of iterations
@@ -70,7 +79,9 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def per_iteration(build: Callable[[int], Callable[[], Any]], budget: float, least: int = 2) -> float:
+def per_iteration(
+    build: Callable[[int], Callable[[], Any]], budget: float, least: int = 2
+) -> float:
     """Seconds that one more iteration takes: `build(k)` gives a call with k of them."""
     few = build(least)
     few()
@@ -304,7 +315,9 @@ class Bench:
     def __init__(self, args: Any, report: Any) -> None:
         self.args, self.report = args, report
         self.peers = [variant for peer in args.peer for variant in PEERS[peer]]
-        self.rates: dict[tuple[Any, ...], float] = {}  # seconds for a pair of an iteration, last seen
+        self.rates: dict[
+            tuple[Any, ...], float
+        ] = {}  # seconds for a pair of an iteration, last seen
         self.compiling = 0.0
         self.bounds: dict[tuple[Any, ...], float] = {}
 
@@ -491,9 +504,7 @@ class Bench:
                 found = self.ask("behaviour", 1, dtype, 60, who=p, case=case, cap=cap)
                 row[p] = found if isinstance(found, str) else "the process dies"
             rows.append(row)
-        self.report.table(
-            "(c) hard inputs", ["input", *who], rows, HARD_NOTES.format(cap=cap)
-        )
+        self.report.table("(c) hard inputs", ["input", *who], rows, HARD_NOTES.format(cap=cap))
 
     # (d) memory
 
@@ -508,7 +519,9 @@ class Bench:
                 cell = {"who": p, "n": n if mine else less, "d": d, "dtype": dtype}
                 held = MATRICES.get(p, 0) * less**2 * np.dtype(dtype).itemsize
                 if not mine and held > 0.7 * available():
-                    rows.append({"who": p, "dtype": dtype, "beyond MB": f"skipped, {held / 2**30:.0f} GiB"})
+                    rows.append(
+                        {"who": p, "dtype": dtype, "beyond MB": f"skipped, {held / 2**30:.0f} GiB"}
+                    )
                     continue
                 found = self.alone(cell, threads, dtype)
                 if not found or "why" in found:

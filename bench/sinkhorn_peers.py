@@ -35,7 +35,10 @@ FORMS = {
 }
 DENSE = ("2 products", "POT", "POT stabilized", "POT log", "ott", "geomloss")
 ONLINE = ("ott online", "KeOps", "geomloss online", "POT lazy")
-COMPILED = ("KeOps", "geomloss online")  # by the C++ compiler, for each formula, dimension and dtype
+COMPILED = (
+    "KeOps",
+    "geomloss online",
+)  # by the C++ compiler, for each formula, dimension and dtype
 # Matrices of the problem's size and dtype that a peer holds at its peak, as measured at n = 10,240: what is too large is left out.
 MATRICES = {
     "2 products": 2, "POT": 6, "POT stabilized": 6, "POT log": 9, "ott": 4, "ott anderson": 4, "geomloss": 7,
@@ -139,7 +142,9 @@ def ours(form: str, points: bool, task: Task, k: int) -> tuple[Run, Plan]:
     return run, lambda state: own(p.plan(*state))
 
 
-def solve(method: str, points: bool, task: Task, tol: float, cap: int, **more: Any) -> tuple[Run, Plan]:
+def solve(
+    method: str, points: bool, task: Task, tol: float, cap: int, **more: Any
+) -> tuple[Run, Plan]:
     """The call as a user makes it."""
 
     def run() -> Any:
@@ -150,7 +155,14 @@ def solve(method: str, points: bool, task: Task, tol: float, cap: int, **more: A
                     task.x, task.y, a=task.a, b=task.b, eps=task.eps, method=method, tol=tol, max_iter=cap, **more
                 )  # fmt: skip
             return transport.sinkhorn(
-                task.a, task.b, task.cost, eps=task.eps, method=method, tol=tol, max_iter=cap, **more
+                task.a,
+                task.b,
+                task.cost,
+                eps=task.eps,
+                method=method,
+                tol=tol,
+                max_iter=cap,
+                **more,
             )
 
     return run, lambda result: own(result.plan())
@@ -284,8 +296,8 @@ def geomloss_online(task: Task, k: int) -> tuple[Run, Plan]:
 
 
 def keops(task: Task, k: int) -> tuple[Run, Plan]:
-    from pykeops.torch import LazyTensor
     import torch
+    from pykeops.torch import LazyTensor
 
     x, y, a, b = (torch.from_numpy(z) for z in (task.x, task.y, task.a, task.b))
     c = LazyTensor(x[:, None, :]).sqdist(LazyTensor(y[None, :, :])) / task.eps
@@ -307,7 +319,9 @@ def regot(name: str, task: Task, tol: float, cap: int) -> tuple[Run, Plan]:
 
     cost = np.asfortranarray(task.cost, np.float64)
     a, b = task.a.astype(np.float64), task.b.astype(np.float64)
-    return lambda: getattr(regot, name)(cost, a, b, task.eps, tol=tol, max_iter=cap), lambda r: r.plan
+    return lambda: getattr(regot, name)(
+        cost, a, b, task.eps, tol=tol, max_iter=cap
+    ), lambda r: r.plan
 
 
 STEPS: dict[str, Callable[[Task, int], tuple[Run, Plan]]] = {
@@ -348,7 +362,7 @@ def batch_of(batch: int, n: int, d: int, dtype: str, eps: float) -> tuple[np.nda
 
 def batch_solver(who: str, x: np.ndarray, y: np.ndarray, eps: float, k: int, tol: float) -> tuple[Run, Plan]:  # fmt: skip
     """A whole batch; ours stops at `tol`, the others after k iterations. From points: what a mini-batch has."""
-    batch, n, _ = x.shape
+    n = x.shape[1]
     w = np.full(n, 1 / n, x.dtype)
 
     def ours_call(x: np.ndarray, y: np.ndarray) -> Any:

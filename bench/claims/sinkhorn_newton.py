@@ -179,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     for row in rows:
         name, met = row["case"], row["met"]
-        claim.check(f"{name}: Newton reaches {TOL:g}", f"{row['off']:.0e}", row["off"] <= 1.01 * TOL)
+        claim.check(
+            f"{name}: Newton reaches {TOL:g}", f"{row['off']:.0e}", row["off"] <= 1.01 * TOL
+        )
         claim.check(f"{name}: a few steps", f"{row['steps']}, at most 40", row["steps"] <= 40)
         claim.check(
             f"{name}: fewer iterations than Sinkhorn",

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 import mckean as mk
-from mckean.transport import sinkhorn_divergence, sinkhorn_points
 
 __all__ = ["main"]
 
@@ -21,11 +20,13 @@ _FRAMES, _PIXELS = 9, 40  # of a morph: images, and pixels along a side
 
 
 def _photographs() -> list[Any]:
-    """RGB in [0, 1], (427, 640, 3). By danielbuechele and vultilion, flickr.com, CC BY 2.0; shipped with scikit-learn."""
+    """RGB in [0, 1], (427, 640, 3). By danielbuechele and vultilion, CC BY 2.0, shipped with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
     data = load_sample_images()
-    named = {Path(name).name: image for name, image in zip(data.filenames, data.images, strict=True)}
+    named = {
+        Path(name).name: image for name, image in zip(data.filenames, data.images, strict=True)
+    }
     return [named[name].astype(np.float32) / 255 for name in _NAMES]
 
 
@@ -47,14 +48,14 @@ def _exchange(images: list[Any], count: int) -> list[Any]:
     out, init = [], None
     for source, target, image, k in ((x, y, images[0], 0), (y, x, images[1], 1)):
         start = time.perf_counter()
-        result = sinkhorn_points(source, target, rel_eps=_EPS, tol=1e-4, init=init)
+        result = mk.sinkhorn_points(source, target, rel_eps=_EPS, tol=1e-4, init=init)
         solved = time.perf_counter()
         moved = np.clip(result.transport_map(image.reshape(-1, 3)), 0, 1)
         mapped = time.perf_counter()
         init = (result.g, result.f)  # the way back has the same potentials
         # Beside colours that were not fitted; the noise is what two samples of one photograph differ by.
         before, after, noise = (
-            sinkhorn_divergence(p, fresh[1 - k], eps=result.eps, tol=1e-4)
+            mk.sinkhorn_divergence(p, fresh[1 - k], eps=result.eps, tol=1e-4)
             for p in (source, _some(moved, count, 4 + k), target)
         )
         label = f"{_NAMES[k][:-4]} to {_NAMES[1 - k][:-4]}"
@@ -94,12 +95,10 @@ def _drawn(places: Any, weights: Any) -> Any:
 def _morph(first: int, second: int) -> tuple[list[Any], Any]:
     """Images between two digits: all mass of the plan on its way along straight lines."""
     (x, a), (y, b) = _digit(first), _digit(second)
-    result = sinkhorn_points(x, y, rel_eps=_SHARP, a=a, b=b, tol=1e-6)
+    result = mk.sinkhorn_points(x, y, rel_eps=_SHARP, a=a, b=b, tol=1e-6)
     plan = result.plan()
     i, j = np.nonzero(plan > 1e-9)
-    frames = [
-        _drawn((1 - t) * x[i] + t * y[j], plan[i, j]) for t in np.linspace(0, 1, _FRAMES)
-    ]
+    frames = [_drawn((1 - t) * x[i] + t * y[j], plan[i, j]) for t in np.linspace(0, 1, _FRAMES)]
     return frames, result
 
 
@@ -121,7 +120,9 @@ def main(folder: Path, *, pixels: int = 3000) -> int:
         f"{pixels} pixels of each photograph, eps = {_EPS} of the mean cost; the map is applied to all {size} pixels\n"
     )
     exchanged = _exchange(images, pixels)
-    print(f"\n{'digits':<12}{'points':>12}{'method':>9}{'iterations':>12}{'newton':>8}{'error':>9}{'W2':>8}")
+    print(
+        f"\n{'digits':<12}{'points':>12}{'method':>9}{'iterations':>12}{'newton':>8}{'error':>9}{'W2':>8}"
+    )
     strips, done = [], True
     for first, second in _MORPHS:
         frames, result = _morph(first, second)

@@ -199,14 +199,14 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
   m.def(
       "transport_of_points",
       [](In<T> x, In<T> y, double power, int64_t batch, int64_t n, int64_t rows_y, uintptr_t queue) {
-        return new Handle(x, y, power, std::nullopt, batch, n, rows_y, queue);
+        return nb::cast(new Handle(x, y, power, std::nullopt, batch, n, rows_y, queue), nb::rv_policy::take_ownership);
       },
-      "x"_a.noconvert(), "y"_a.noconvert(), "power"_a, "batch"_a, "n"_a, "m"_a, "queue"_a = 0,
-      nb::rv_policy::take_ownership);
+      "x"_a.noconvert(), "y"_a.noconvert(), "power"_a, "batch"_a, "n"_a, "m"_a, "queue"_a = 0);
   m.def(
       "transport_of_cost",
       [](In<T> cost, int64_t batch, int64_t n, int64_t cols, uintptr_t queue) {
-        return new Handle(std::nullopt, std::nullopt, 0.0, cost, batch, n, cols, queue);
+        return nb::cast(new Handle(std::nullopt, std::nullopt, 0.0, cost, batch, n, cols, queue),
+                        nb::rv_policy::take_ownership);
       },
-      "cost"_a.noconvert(), "batch"_a, "n"_a, "m"_a, "queue"_a = 0, nb::rv_policy::take_ownership);
+      "cost"_a.noconvert(), "batch"_a, "n"_a, "m"_a, "queue"_a = 0);
 }

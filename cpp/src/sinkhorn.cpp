@@ -583,6 +583,7 @@ class Iteration {
         col_power_(rule.col_power[problem]),
         relaxation_(rule.symmetric ? 0.5 : rule.relaxation),
         balanced_(row_power_ == 1.0 && col_power_ == 1.0 && !rule.symmetric),
+        plain_(balanced_ && relaxation_ == 1.0),
         eps_(at.eps[problem]),
         costs_(transport.args, problem, eps_, serial),
         rows_(n_, round_up(n_, 64)),
@@ -620,7 +621,6 @@ class Iteration {
   static double log_2(const Split<T>& s, int64_t i) {
     return static_cast<double>(s.whole.get()[i]) + std::log2(s.factor[i]);
   }
-  bool plain(double power) const { return power == 1.0 && relaxation_ == 1.0; }
 
   // False: the error was small enough, and nothing was changed.
   bool step_in_logs(double& error) {
@@ -694,7 +694,7 @@ class Iteration {
           missing_[c] += std::fabs(u * sums[r] - a_[i]);
           if (!(sums[r] > least_sum<T> && sums[r] < 1.0 / least_sum<T>)) {
             next = rescue_row(desk, i, e + r * view_.cut.padded, change_[c]);
-          } else if (plain(row_power_)) {
+          } else if (plain_) {
             next = a_[i] / sums[r];
           } else {
             double old = static_cast<double>(f[i]) + std::log2(u);
@@ -732,7 +732,7 @@ class Iteration {
         double sum = parts_[j];
         if (!(sum > least_sum<T> && sum < 1.0 / least_sum<T>)) {
           lost.store(true, std::memory_order_relaxed);
-        } else if (plain(col_power_)) {
+        } else if (plain_) {
           cols_.set_factor(j, b_[j] / sum);
         } else {
           double whole = static_cast<double>(g[j]), old = whole + std::log2(cols_.factor[j]);
@@ -839,7 +839,7 @@ class Iteration {
   double *F_, *G_;
   const double *a_, *b_;
   double row_power_, col_power_, relaxation_;
-  bool balanced_;
+  bool balanced_, plain_;  // plain: no change to measure, and no logarithms
   double eps_;
   Costs<T> costs_;
   Split<T> rows_, cols_;

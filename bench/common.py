@@ -111,6 +111,7 @@ def options(
         modules = {
             "diffrax": ["jax", "diffrax"], "torchsde": ["torch", "torchsde"], "keops": ["pykeops"],
             "reference": ["torch"], "pot": ["ot", "torch"],
+            "ott": ["jax", "ott"], "geomloss": ["torch", "geomloss"],
         }.get(peer, [peer])  # fmt: skip
         missing = [m for m in modules if m != "none" and importlib.util.find_spec(m) is None]
         if missing:
@@ -136,6 +137,16 @@ def set_threads(n: int) -> None:
 _children: dict[tuple[int, str], subprocess.Popen[str]] = {}
 
 
+def environment(threads: int, dtype: str) -> dict[str, str]:
+    """Of a process whose libraries use that many threads, and JAX that dtype."""
+    env = dict(os.environ, JAX_PLATFORMS="cpu", JAX_ENABLE_X64="1" if dtype == "float64" else "0")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        env[name] = str(threads)
+    if threads == 1:
+        env["XLA_FLAGS"] = env.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+    return env
+
+
 def in_jax(
     script: str, cell: dict[str, Any], threads: int, dtype: str, *, timeout: float | None = None
 ) -> Any:
@@ -147,16 +158,9 @@ def in_jax(
     """
     key = (threads, dtype)
     if key not in _children:
-        env = dict(
-            os.environ, JAX_PLATFORMS="cpu", JAX_ENABLE_X64="1" if dtype == "float64" else "0"
-        )
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            env[name] = str(threads)
-        if threads == 1:
-            env["XLA_FLAGS"] = env.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
         _children[key] = subprocess.Popen(
             [sys.executable, script, WORKER, str(threads)],
-            env=env,
+            env=environment(threads, dtype),
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -259,7 +263,7 @@ def machine() -> dict[str, str]:
     }
     for name in (
         "numpy", "torch", "jax", "diffrax", "torchsde", "pykeops", "scipy", "scikit-learn", "kmedoids", "goodpoints",
-        "pot",
+        "pot", "ott-jax", "geomloss", "regot",
     ):  # fmt: skip
         try:
             out[name] = importlib.metadata.version(name)

@@ -46,6 +46,26 @@ TABLES = {
         ("(b) milliseconds", "n k threads mckean kmedoids its matrix ratio loss over its"),
         ("(c) milliseconds", "n games newman newman sweeps zermelo zermelo sweeps correlation"),
     ],
+    "sinkhorn": [
+        (
+            "(a) milliseconds for an iteration, cost given",
+            "n ms recomputed log 2 products ratio bound of bound",
+        ),
+        (
+            "(a) milliseconds for an iteration, points given",
+            "d n ms ns log ratio bound of bound target met",
+        ),
+        ("(b) seconds to an error", "d eps tol plain by auto scaling newton cost ratio"),
+        ("(c) hard inputs", "input mckean"),
+        (
+            "(d) peak memory",
+            "who dtype n inputs MB beyond MB bytes per pair n = 64: MB target MB met",
+        ),
+        (
+            "(e) milliseconds for a batch",
+            "dtype threads batch n d iterations mckean one by one ratio",
+        ),
+    ],
     "sliced": [
         ("(a) microseconds", "dtype mckean directions inside numpy numpy packed ratio"),
         ("(b) milliseconds to make", "d P random orthogonal sobol"),
@@ -84,6 +104,7 @@ TABLES = {
         ("brownian", "none"),
         ("interaction", "numpy"),
         ("selection", "none"),
+        ("sinkhorn", "numpy"),
         ("sliced", "numpy"),
         ("stepping", "numpy"),
     ],
@@ -228,6 +249,75 @@ def test_sliced_bench_floor_targets_and_limits(monkeypatch, capsys):
     assert run.peer("POT grad", 10_000, 2, 20, "float32", 1) == "skipped"  # by what was seen
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("peer", "module"),
+    [("mckean stored", "mckean"), ("mckean log", "mckean"), ("mckean points recomputed", "mckean"),
+     ("POT", "ot"), ("POT stabilized", "ot"), ("POT log", "ot"), ("POT lazy", "ot"), ("ott", "ott"), ("ott online", "ott"),
+     ("geomloss", "geomloss")],
+)  # fmt: skip
+def test_peers_of_the_transport_solve_the_same_problem(peer, module, dtype, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    pytest.importorskip(module)
+    peers = importlib.import_module("sinkhorn_peers")
+    task = peers.clouds(60, 3, dtype, 0.5)
+    run, plan = peers.STEPS[peer](task, 40)
+    known = mk.sinkhorn_points(
+        task.x.astype(float), task.y.astype(float), eps=task.eps, tol=1e-12
+    ).plan()
+    # The iterations of geomloss bring eps down to its value: they come close in many more.
+    tol = 0.05 if peer == "geomloss" else 1e-5
+    found = plan(run())
+    assert np.abs(found - known).sum() < tol
+    assert peers.error(found, task.a, task.b) < tol
+
+
+@pytest.mark.parametrize(
+    ("peer", "module"),
+    [("auto", "mckean"), ("scaling", "mckean"), ("newton", "mckean"), ("cost", "mckean"), ("ott anderson", "ott"),
+     ("regot ssns", "regot"), ("regot splr", "regot")],
+)  # fmt: skip
+def test_solvers_of_the_transport_bench_get_there(peer, module, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    pytest.importorskip(module)
+    peers = importlib.import_module("sinkhorn_peers")
+    task = peers.clouds(60, 3, "float64", 0.1)
+    run, plan = peers.AIMED[peer](task, 1e-4, 1_000)
+    # JAX computes in float32 unless told otherwise, regot stops on another norm.
+    assert peers.error(plan(run()), task.a, task.b) < (2e-4 if module == "mckean" else 1e-2)
+
+
+def test_transport_bench_costs_errors_and_hard_inputs(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    peers = importlib.import_module("sinkhorn_peers")
+    bench = importlib.import_module("bench_sinkhorn")
+    for d in (2, 3, 64):
+        task = peers.clouds(50, d, "float64", 0.1)
+        known = ((task.x[:, None] - task.y) ** 2).sum(-1)
+        np.testing.assert_allclose(task.cost, known, rtol=1e-12, atol=1e-12)
+        assert task.eps == pytest.approx(0.1 * known.mean())
+    assert peers.error(np.full((4, 5), 0.05), np.full(4, 0.25), np.full(5, 0.2)) < 1e-15
+    assert peers.error(np.full((4, 5), 0.1), np.full(4, 0.25), np.full(5, 0.2)) == pytest.approx(2)
+    monkeypatch.setitem(peers.HARD, "wrong", lambda task, cap: np.full(task.shape, 1e-5))
+    monkeypatch.setitem(peers.HARD, "none", lambda task, cap: np.full(task.shape, np.nan))
+    hard = peers.hard()
+    sane = hard["eps = 0.01 mean cost, float64"]
+    assert peers.behaviour("wrong", sane, 10) == "1.8, mass 0.1"
+    assert peers.behaviour("none", sane, 10) == "NaN"
+    for case in (
+        "weights of mass 2 and 1",
+        "a negative weight",
+        "a NaN in the cost",
+        "no points",
+    ):
+        assert peers.behaviour("mckean", hard[case], 10) == "ValueError"
+    assert peers.behaviour("mckean", hard["eps = 0.001 mean cost, float32"], 5).endswith("warns")
+    assert bench.bound(2, "float32", 1, 92e9) == pytest.approx(0.34 + 8 / 102.8)
+    assert bench.target(64, "float64", 2) == pytest.approx(4.5 / 1.9)
+    monkeypatch.setattr(bench, "_seconds", lambda run: run())
+    assert bench.per_iteration(lambda k: lambda: 0.03 + 0.002 * k, 1.0) == pytest.approx(0.002)
+
+
 @pytest.fixture
 def claims(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
@@ -296,9 +386,24 @@ def test_claim_crossover(claims):
     assert not within and at == pytest.approx(3000, rel=0.01)
 
 
+def test_claim_newton_has_the_problems_of_the_paper(claims):
+    """Published counts of plain iterations, on a grid of 50, see the claim."""
+    newton = claims("sinkhorn_newton")
+    for power, known in ((2, (550, 950, 1400)), (1, (750, 1700, 2750))):
+        t = newton.densities(power)
+        trace = newton.plain(t, 10_000, 60.0)
+        for tol, count in zip((1e-3, 1e-6, 1e-9), known, strict=True):
+            first = next(done for done, _, error in trace if error <= tol)
+            assert 0.8 * count - 50 < first < 1.15 * count + 50
+    t = newton.digits(2)
+    assert t.cost.shape == (784, 784) and t.cost.max() == pytest.approx(2 * (27 / 28) ** 2)
+    assert t.a.min() > 0 and t.a.sum() == pytest.approx(1) and t.b.sum() == pytest.approx(1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sliced_cost", "sliced_error", "sliced_posterior", "sliced_w1_bounds"]
+    "name",
+    ["sinkhorn_newton", "sliced_cost", "sliced_error", "sliced_posterior", "sliced_w1_bounds"],
 )
 def test_claims_print_a_verdict(name, claims, tmp_path, capsys):
     picture = tmp_path / "picture.png"

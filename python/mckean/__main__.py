@@ -33,7 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="version, instruction set, threads, CUDA devices")
     demo = commands.add_parser("demo", help="a job on real data, with a picture")
-    demos = {"posterior": "draw a posterior", "flow": "move noise onto images of digits"}
+    demos = {
+        "posterior": "draw a posterior",
+        "flow": "move noise onto images of digits",
+        "transport": "exchange the colours of photographs, morph digits",
+    }
     demo.add_argument(
         "name",
         nargs="?",
@@ -44,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--output", default="demo", help="folder for the picture (default: demo)")
     demo.add_argument("--chains", type=int, default=1000, help="of the posterior")
     demo.add_argument("--particles", type=int, default=1797, help="of the flow")
+    demo.add_argument("--pixels", type=int, default=3000, help="of each photograph of transport")
     demo.add_argument("--steps", type=int, help="default: 1640 of the posterior, 2048 of the flow")
     bench = commands.add_parser(
         "bench", help="our figures beside the peers'; further options go to the bench"
@@ -66,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             from mckean._demos import flow
 
             return flow.main(folder, particles=arguments.particles, n_steps=steps)
+        if arguments.name == "transport":
+            if arguments.pixels < 100:
+                parser.error("demo: expected at least 100 pixels")
+            from mckean._demos import transport
+
+            return transport.main(folder, pixels=arguments.pixels)
         steps = 1640 if arguments.steps is None else arguments.steps
         if arguments.chains < 2 or steps < 50:
             parser.error("demo: expected at least 2 chains and 50 steps")

@@ -364,6 +364,10 @@ def _anderson(at: _Run, which: Any) -> None:
         these = which[ready]
         F, G = at.rows(these), at.cols(these)
         proposal = history.propose(ready)
+        if at.powers is None:
+            # A constant that moves between F and G changes no plan, but its size costs digits.
+            b = problem.b[these]
+            proposal -= ((proposal - G) * b).sum(1, keepdims=True) / b.sum(1, keepdims=True)
         finite = abs(proposal - G).max(1) <= _FAR * (1.0 + abs(G).max(1))  # and no NaN
         if not finite.all():
             history.forget(ready[~finite])

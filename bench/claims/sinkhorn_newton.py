@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             axis.set(xlabel="seconds", ylabel="L1 error of the marginals", title=name)
             axis.legend(fontsize=7)
 
-    claim.picture(draw)
+    claim.picture(draw, 2)
     return claim.finish()
 
 

@@ -88,7 +88,7 @@ def _digit(label: int) -> tuple[Any, Any]:
 def _drawn(places: Any, weights: Any) -> Any:
     """An image (_PIXELS, _PIXELS) of ink at these places, each spread by a Gaussian."""
     at = (np.arange(_PIXELS) + 0.5) / _PIXELS
-    across, down = (np.exp(-0.5 * ((at - z[:, None]) * 30) ** 2) for z in places.T)
+    across, down = (np.exp(-0.5 * ((at - z[:, None]) * 40) ** 2) for z in places.T)
     return (down * weights[:, None]).T @ across
 
 
@@ -142,8 +142,8 @@ def _picture(folder: Path, images: list[Any], exchanged: list[Any], strips: list
     """Above: photographs, and what becomes of them. Below: a digit becomes another one, from left to right."""
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(11, 5.4 + 1.15 * len(strips)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(5.4, 1.15 * len(strips)))
+    figure = plt.figure(figsize=(9, 6.8 + len(strips)), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(6.8, len(strips)))
     axes = above.subplots(2, 2)
     titles = ("{}", "in the colours of the other one")
     for row, pair in enumerate(zip(images, exchanged, strict=True)):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mckean import random
+from mckean import kernels, random
 from mckean._array import Input, as_input, as_match, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_seed, one_of, positive
+from mckean.interaction import kernel_matrix
 from mckean.transport._arguments import cloud as points
 from mckean.transport._arguments import settings_of
 from mckean.transport._problem import Doubles, Problem
@@ -23,6 +24,7 @@ _STREAM = 0x636F75706C65  # "couple"
 _STORED = (
     1 << 20
 )  # entries of a cost worth storing: 8 MB, and a sweep over it costs no more than its exponentials
+_FEW_DIMENSIONS = 8  # up to here distances cost less than reading a matrix of them
 _BLOCK = 1 << 20  # entries of the plan looked at together
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -137,7 +139,7 @@ def couple(
     Notes
     -----
     Given the row, columns are drawn independently: y appear about equally often, not exactly (with `exact` they do).
-    Batches with ``n m`` of at most 2**20 hold their costs (8 MB), others are never held as a matrix.
+    Batches with ``n m`` of at most 2**20 and more than 8 dimensions hold their costs (8 MB), others are never held as a matrix.
 
     References
     ----------
@@ -293,7 +295,7 @@ class _Plan:
             self.columns = _assignment(x, y, p)
             return
         a, b = np.full((1, n), 1.0 / n), np.full((1, m), 1.0 / m)
-        if n * m <= _STORED and x.device == "cpu":
+        if n * m <= _STORED and x.shape[1] > _FEW_DIMENSIONS and x.device == "cpu":
             cost = _cost(to_numpy(x.array), to_numpy(y.array), p)
             scale = float(cost.mean(dtype=np.float64)) if eps is None else 0.0
             e = np.full(1, eps or rel_eps * scale or 1.0)
@@ -321,12 +323,10 @@ class _Plan:
 
 
 def _cost(x: Any, y: Any, p: float) -> Any:
-    """|x - y|^p of all pairs in the dtype of x, by one matrix product of centred points."""
-    centre = x.mean(0, dtype=np.float64).astype(x.dtype)
-    x, y = x - centre, y - centre
-    square = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * (x @ y.T)
-    np.maximum(square, 0, out=square)
-    return square if p == 2 else square ** (p / 2)
+    """|x - y|^p of all pairs, in the dtype of x."""
+    distance = kernel_matrix(kernels.Energy(), x, y)
+    np.negative(distance, out=distance)
+    return np.square(distance, out=distance) if p == 2 else np.power(distance, p, out=distance)
 
 
 def _mean_cost(x: Any, y: Any, p: float) -> float:

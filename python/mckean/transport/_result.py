@@ -107,20 +107,11 @@ class SinkhornResult:
         self._rows = rows
         entropy = eps * (rows.sum(1) - a.sum(1) * b.sum(1))
         dual, primal = -entropy, _inner(rows, self._f) + _inner(cols, self._g) - entropy
-        error, mass = np.zeros(problem.batch), np.zeros(problem.batch)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for w, sums, f, rho in zip(
-                (a, b), (rows, cols), (self._f, self._g), self._rho, strict=True
-            ):
-                change = _over(f, rho)
-                dual += np.where(
-                    np.isinf(rho), _inner(w, f), -_times(rho, _inner(w, np.expm1(-change)))
-                )
-                primal += _times(rho, _divergence(sums, w))
-                wanted = np.where(w > 0, w * np.exp(-change), 0.0)
-                error += abs(sums - wanted).sum(1)
-                mass += 0.5 * wanted.sum(1)
-            error /= mass
+        if self._relaxed:
+            dual, primal, error = self._relaxed_values(dual, primal, rows, cols)
+        else:
+            dual += _inner(a, self._f) + _inner(b, self._g)
+            error = (abs(rows - a).sum(1) + abs(cols - b).sum(1)) / (0.5 * (a.sum(1) + b.sum(1)))
         self._dual, self._error = dual, error
         self.cost = self._values(cost)
         self.dual_value, self.primal_value = self._values(dual), self._values(primal)
@@ -425,6 +416,27 @@ class SinkhornResult:
         return self.plan()
 
     # ---- inside ----
+
+    def _relaxed_values(
+        self, dual: Doubles, primal: Doubles, rows: Doubles, cols: Doubles
+    ) -> tuple[Doubles, Doubles, Doubles]:
+        """Both values with what relaxed marginals cost, and the distance to the marginals that the potentials want."""
+        p = self._problem
+        error, mass = np.zeros(p.batch), np.zeros(p.batch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for w, sums, f, rho in zip(
+                (p.a, p.b), (rows, cols), (self._f, self._g), self._rho, strict=True
+            ):
+                change = _over(f, rho)
+                dual += np.where(
+                    np.isinf(rho), _inner(w, f), -_times(rho, _inner(w, np.expm1(-change)))
+                )
+                primal += _times(rho, _divergence(sums, w))
+                wanted = np.where(w > 0, w * np.exp(-change), 0.0)
+                error += abs(sums - wanted).sum(1)
+                mass += 0.5 * wanted.sum(1)
+            error /= mass
+        return dual, primal, error
 
     def _weight_gradient(self, *, columns: bool) -> Doubles:
         """`grad_a`, or with `columns` `grad_b`, in float64: (batch, n) or (batch, m)."""

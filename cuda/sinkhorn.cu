@@ -782,8 +782,9 @@ const std::vector<double>& within_range(const std::vector<double>& scalings) {
   constexpr double most = sizeof(T) == 4 ? 4194304.0 : 2251799813685248.0;
   for (double value : scalings)
     if (!(std::fabs(value) * log2_e <= most) && !std::isinf(value))
-      throw std::invalid_argument(sizeof(T) == 4 ? "eps: expected a larger one, cost / eps is beyond float32"
-                                                 : "eps: expected a larger one, cost / eps is beyond float64");
+      throw std::invalid_argument(
+          sizeof(T) == 4 ? "eps: expected a larger one (or a smaller init): potentials / eps are beyond float32"
+                         : "eps: expected a larger one (or a smaller init): potentials / eps are beyond float64");
   return scalings;
 }
 
@@ -1139,6 +1140,9 @@ void free_transport(Transport<T>* transport) {
 }
 
 template <class T>
+void transport_forget(Transport<T>&) {}  // nothing is kept
+
+template <class T>
 void transport_iterate(Transport<T>& t, const Scalings& at, const ScalingRule& rule, double* errors,
                        int64_t* iterations, Queue queue) {
   for_problems(t.args, at, 2, [&](const Scalings& some) { iterate(t.args, some, rule, errors, iterations, queue); });
@@ -1221,6 +1225,7 @@ KeptEntries transport_kept(Transport<T>& t, const Scalings& at, int64_t problem,
 #define MK_TRANSPORT(T)                                                                                              \
   template Transport<T>* make_transport<T>(const TransportArgs<T>&, Queue);                                          \
   template void free_transport<T>(Transport<T>*);                                                                    \
+  template void transport_forget<T>(Transport<T>&);                                                                  \
   template void transport_iterate<T>(Transport<T>&, const Scalings&, const ScalingRule&, double*, int64_t*, Queue);  \
   template void transport_transform<T>(Transport<T>&, const Scalings&, bool, double*, Queue);                        \
   template void transport_marginals<T>(Transport<T>&, const Scalings&, double*, double*, double*, Queue);            \

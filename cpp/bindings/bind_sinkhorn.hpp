@@ -57,6 +57,7 @@ void bind_sinkhorn_type(nb::module_& m, const char* name) {
     return array ? array->data() : nullptr;
   };
   nb::class_<Handle>(m, name)
+      .def("forget", [](Handle& h) { transport_forget<T>(*h.native); })
       .def(
           "iterate",
           [](Handle& h, Problems problems, HostIn<double> eps, Doubles F, Doubles G, int form, bool symmetric,

@@ -124,6 +124,14 @@ void each(int64_t n, bool serial, const Body& body) {
   }
 }
 
+// Calls body(first, last) for ranges of [0, n): what is done once for every row or column.
+template <class Body>
+void ranges(int64_t n, bool serial, const Body& body) {
+  constexpr int64_t grain = 32768;
+  each(ceil_div(n, grain), serial || n <= grain,
+       [&](int64_t part) { body(part * grain, std::min(n, (part + 1) * grain)); });
+}
+
 // ---- points ---------------------------------------------------------------------------------------------------------
 
 // Points of one side of a problem, centred and scaled so that c = |x - y|^p.
@@ -227,8 +235,10 @@ struct Costs {
   void need_norms(Cloud<T>& cloud) {
     if (!cloud.norms.empty()) return;
     cloud.norms.resize(static_cast<size_t>(cloud.count));
-    for (int64_t i = 0; i < cloud.count; ++i)
-      cloud.norms[i] = tiles.norm(cloud.points + i * args.dim, centre.data(), factors.data(), args.dim);
+    each(ceil_div(cloud.count, 4096), serial, [&](int64_t part) {
+      for (int64_t i = part * 4096; i < std::min(cloud.count, (part + 1) * 4096); ++i)
+        cloud.norms[i] = tiles.norm(cloud.points + i * args.dim, centre.data(), factors.data(), args.dim);
+    });
   }
 
   // Squared distances of rows against columns, to a tile. list: room for a tile.
@@ -294,8 +304,9 @@ struct Split {
   void set_log_2(int64_t i, double log_2) {
     double part = std::rint(log_2);
     if (!(std::fabs(part) <= most_whole<T>))
-      throw std::invalid_argument(sizeof(T) == 4 ? "eps: expected a larger one, cost / eps is beyond float32"
-                                                 : "eps: expected a larger one, cost / eps is beyond float64");
+      throw std::invalid_argument(
+          sizeof(T) == 4 ? "eps: expected a larger one (or a smaller init): potentials / eps are beyond float32"
+                         : "eps: expected a larger one (or a smaller init): potentials / eps are beyond float64");
     whole.get()[i] = static_cast<T>(part);
     set_factor(i, std::exp2(log_2 - part));
   }
@@ -303,15 +314,22 @@ struct Split {
     factor[i] = f;
     narrow.get()[i] = static_cast<T>(f);
   }
-  void load(const double* log_e) {
-    for (int64_t i = 0; i < count; ++i) {
-      if (log_e[i] > -infinity) {
-        set_log_2(i, log_e[i] * log2_e);
-      } else {
-        whole.get()[i] = -far<T>;
-        set_factor(i, 0.0);
+  void load(const double* log_e, bool serial) {
+    ranges(count, serial, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        if (log_e[i] > -infinity) {
+          set_log_2(i, log_e[i] * log2_e);
+        } else {
+          whole.get()[i] = -far<T>;
+          set_factor(i, 0.0);
+        }
       }
-    }
+    });
+  }
+  void unload(double* out, bool serial) const {
+    ranges(count, serial, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) out[i] = log_e(i);
+    });
   }
   bool there(int64_t i) const { return whole.get()[i] > -far<T>; }
   double log_e(int64_t i) const {
@@ -594,8 +612,8 @@ class Iteration {
     error = infinity;
     done = 0;
     if (rule_.max_iter <= 0) return;
-    rows_.load(F_);
-    cols_.load(G_);
+    rows_.load(F_, serial_);
+    cols_.load(G_, serial_);
     bool kept = rule_.form == ScalingForm::stored && !costs_.points;
     if (kept) keep(true);
     for (; done < rule_.max_iter; ++done) {
@@ -609,8 +627,8 @@ class Iteration {
         if (kept) keep(false);
       }
     }
-    for (int64_t i = 0; i < n_; ++i) F_[i] = rows_.log_e(i);
-    for (int64_t j = 0; j < m_; ++j) G_[j] = cols_.log_e(j);
+    rows_.unload(F_, serial_);
+    cols_.unload(G_, serial_);
   }
 
  private:
@@ -718,7 +736,13 @@ class Iteration {
       error = missing;
       if (error <= rule_.tol) return false;
     }
-    for (int64_t i = 0; i < n_; ++i) rows_.set_factor(i, next_[i]);
+    const bool settle = rule_.form != ScalingForm::stored;
+    ranges(n_, serial_, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        rows_.set_factor(i, next_[i]);
+        if (settle && !rule_.symmetric) rows_.settle(i);
+      }
+    });
     if (rule_.symmetric) {  // of kept entries
       follow();
       error = change * ln2;
@@ -751,10 +775,10 @@ class Iteration {
         change = std::max(change, move(cols_, j, b_[j], sums[j], col_power_));
       }
     }
-    if (rule_.form != ScalingForm::stored) {
-      for (int64_t i = 0; i < n_; ++i) rows_.settle(i);
-      for (int64_t j = 0; j < m_; ++j) cols_.settle(j);
-    }
+    if (settle)
+      ranges(m_, serial_, [&](int64_t first, int64_t last) {
+        for (int64_t j = first; j < last; ++j) cols_.settle(j);
+      });
     for (double c : changes) change = std::max(change, c);
     if (!balanced_) error = change * ln2;
     return true;
@@ -877,8 +901,8 @@ struct Still {
              round_up(transposed ? transport.args.n : transport.args.m, 64)),
         view(costs, transport.desks[transposed], transposed, serial) {
     const double *F = at.rows + problem * transport.args.n, *G = at.cols + problem * transport.args.m;
-    rows.load(transposed ? G : F);
-    cols.load(transposed ? F : G);
+    rows.load(transposed ? G : F, serial);
+    cols.load(transposed ? F : G, serial);
   }
 };
 
@@ -934,6 +958,11 @@ Transport<T>* make_transport(const TransportArgs<T>& args, Queue) {
 template <class T>
 void free_transport(Transport<T>* transport) {
   delete transport;
+}
+
+template <class T>
+void transport_forget(Transport<T>& transport) {
+  for (auto& kept : transport.kept) kept.reset();
 }
 
 template <class T>
@@ -1144,6 +1173,7 @@ KeptEntries transport_kept(Transport<T>& transport, const Scalings& at, int64_t 
 #define MK_TRANSPORT(T)                                                                                              \
   template Transport<T>* make_transport<T>(const TransportArgs<T>&, Queue);                                          \
   template void free_transport<T>(Transport<T>*);                                                                    \
+  template void transport_forget<T>(Transport<T>&);                                                                  \
   template void transport_iterate<T>(Transport<T>&, const Scalings&, const ScalingRule&, double*, int64_t*, Queue);  \
   template void transport_transform<T>(Transport<T>&, const Scalings&, bool, double*, Queue);                        \
   template void transport_marginals<T>(Transport<T>&, const Scalings&, double*, double*, double*, Queue);            \

@@ -284,6 +284,9 @@ template <class T>
 Transport<T>* make_transport(const TransportArgs<T>& args, Queue queue);
 template <class T>
 void free_transport(Transport<T>* transport);
+// Frees what iterations keep for the next ones; it is made anew where it is wanted.
+template <class T>
+void transport_forget(Transport<T>& transport);
 // At most rule.max_iter iterations of every problem; stops before an iteration once the error is at most rule.tol.
 // errors (batch,): where all powers are 1, sum_i |row sum_i - a_i| of the state before the last iteration, or of the
 // returned one if it was small enough; else, and for the symmetric form, the largest change of F and G in the last iteration.

@@ -84,6 +84,10 @@ class Problem:
         """The numbers of all problems."""
         return np.arange(self.batch)
 
+    def forget(self) -> None:
+        """Free what iterations keep for each other."""
+        self.native.forget()
+
     @property
     def queue(self) -> int:
         return int(self.memory.queue(self.device))

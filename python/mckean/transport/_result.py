@@ -92,6 +92,7 @@ class SinkhornResult:
     ) -> None:
         self._problem, self._x, self._y, self._power = problem, x, y, power
         self._F, self._G = solution.F, solution.G
+        problem.forget()
         infinite = np.full(problem.batch, np.inf)
         self._relaxed = settings.unbalanced is not None
         self._rho = (infinite, infinite) if settings.unbalanced is None else settings.unbalanced

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mckean.transport._mean_cost import mean_cost
 from mckean.transport._problem import LOG_DOMAIN, RECOMPUTED, STORED, Doubles, Problem
 from mckean.transport._scale import scale
-from mckean.transport._start import begin, mean_cost, powers
+from mckean.transport._start import begin, powers
 
 __all__ = ["Settings", "Solution", "solve"]
 

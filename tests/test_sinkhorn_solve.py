@@ -675,8 +675,11 @@ def test_auto_chooses_newton_where_the_iteration_is_slow(monkeypatch, rel, tol, 
 
     entered = []
 
-    def finish(problem, settings, solution):
+    def finish(problem, settings, solution, form):
         entered.append(solution.error.copy())
+        assert entered[0][0] < 1e-2
+        np.testing.assert_allclose(entered[0], l1(problem, solution), rtol=1e-6)
+        solution.error[:] = 0.0
         return solution
 
     monkeypatch.setattr(_newton, "solve_newton", finish)
@@ -684,9 +687,6 @@ def test_auto_chooses_newton_where_the_iteration_is_slow(monkeypatch, rel, tol, 
     s = solve(problem, Settings("auto", tol, 3000))
     assert bool(entered) == want
     assert s.method == ("newton" if want else "scaling")
-    if want:
-        assert entered[0][0] < 1e-2
-        np.testing.assert_allclose(entered[0], l1(problem, s), rtol=1e-6)
 
 
 # ---- extrapolation --------------------------------------------------------------------------------------------------
@@ -722,3 +722,67 @@ def test_histories_are_apart():
     for _ in range(2):
         still.push(np.arange(1), np.ones((1, 2)), np.zeros((1, 2)))
     np.testing.assert_allclose(still.propose(np.arange(1)), 1.0)
+
+
+def test_auto_reaches_newton_in_float32():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((300, 20)), rng.standard_normal((300, 20)) + 0.5
+    eps = 0.003 * ((x[:, None] - y) ** 2).sum(-1).mean()
+    problem = of_points(x.astype("float32"), y.astype("float32"), uniform(300), uniform(300), eps)
+    s = solve(problem, Settings("auto", 1e-6))
+    assert s.method == "newton" and s.converged.all() and l1(problem, s)[0] <= 1e-6
+    plain = solve(problem, Settings("scaling", 1e-6))
+    assert 0 < s.n_newton[0] and s.n_iter[0] + s.n_newton[0] < plain.n_iter[0] / 2
+
+
+def test_auto_goes_back_to_iterations_where_newton_stalls(monkeypatch):
+    from mckean.transport import _newton
+
+    def stalled(problem, settings, solution, form):
+        solution.n_newton = solution.n_newton + 3
+        return solution
+
+    monkeypatch.setattr(_newton, "solve_newton", stalled)
+    problem = gaussian_clouds(100, 3, 1e-2)
+    s = solve(problem, Settings("auto", 1e-9))
+    assert s.n_newton[0] == 3 and s.converged.all() and l1(problem, s)[0] <= 1e-9
+    few = solve(problem, Settings("auto", 1e-9, int(s.n_iter[0]) - 50))
+    assert few.n_iter[0] + few.n_newton[0] <= s.n_iter[0] - 50 and not few.converged.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_batch_of_easy_and_hard_problems_is_the_loop(dtype):
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((5, 120, 4)), rng.standard_normal((5, 100, 4)) + 0.5
+    a = rng.random((5, 120)) + 0.1
+    a, b = a / a.sum(1, keepdims=True), np.full((5, 100), 0.01)
+    C = ((x[:, :, None] - y[:, None]) ** 2).sum(-1)
+    eps = C.mean((1, 2)) * [0.5, 0.003, 0.15, 0.01, 0.05]
+    x, y, C = x.astype(dtype), y.astype(dtype), C.astype(dtype)
+    for tol in (1e-6, 1e-9)[: 1 + (dtype == "float64")]:
+        for method in ("auto", "newton"):
+            rule = Settings(method, tol)
+            for make, args in ((of_points, (x, y)), (of_cost, (C,))):
+                all_of = make(*args, a, b, eps)
+                s = solve(all_of, rule)
+                assert s.n_newton.max() > 0 and (method == "newton" or s.n_newton.min() == 0)
+                for k in range(5):
+                    one = solve(make(*(v[k] for v in args), a[k], b[k], eps[k]), rule)
+                    for name in ("F", "G", "error", "n_iter", "n_newton"):
+                        got = getattr(s, name)[k]
+                        np.testing.assert_array_equal(got, getattr(one, name)[0], err_msg=name)
+
+
+def test_newton_iterates_in_the_form_of_the_solve(monkeypatch, small):
+    from mckean.transport import _newton
+
+    *_, a, b, C = small
+    forms = []
+
+    def seen(*args, form=RECOMPUTED, **options):
+        forms.append(np.broadcast_to(form, 1).tolist())
+        return scale(*args, form=form, **options)
+
+    monkeypatch.setattr(_newton, "scale", seen)
+    s = solve(of_cost(C, a, b, 0.003), Settings("newton", 1e-9))
+    assert s.converged.all() and forms and all(f == [STORED] for f in forms)

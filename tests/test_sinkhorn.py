@@ -777,3 +777,28 @@ def test_without_a_gpu(clouds):
         mk.sinkhorn_points(*clouds, eps=1.0, device="cuda")
     with pytest.raises(mk.DeviceError):
         mk.sinkhorn(None, None, ref.cost_of(*clouds), eps=1.0, device="cuda")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("constant", [1e5, 1e10, 1e14, -1e300])
+def test_a_constant_in_a_start_is_taken_out(dtype, constant):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 2)), rng.normal(size=(80, 2)) + 0.3
+    ref = mk.sinkhorn_points(x, y, eps=0.05)
+    x, y = x.astype(dtype), y.astype(dtype)
+    for init in (ref.g + constant, ref.f + constant, (ref.f, ref.g + constant)):
+        res = mk.sinkhorn_points(x, y, eps=0.05, init=init)
+        assert res.converged and res.marginal_error <= 1e-6
+        assert res.dual_value == pytest.approx(ref.dual_value, rel=1e-4)
+        assert abs(res.f).max() < 100
+        if abs(constant) == 1e5 and dtype == "float64":
+            assert res.n_iter <= 20
+    one = mk.sinkhorn_points(x, y, eps=0.05, tol=1e-5, unbalanced=(1.0, np.inf), init=ref.g + 5.0)
+    cold = mk.sinkhorn_points(x, y, eps=0.05, tol=1e-5, unbalanced=(1.0, np.inf))
+    assert one.converged and one.dual_value == pytest.approx(cold.dual_value, rel=1e-4)
+
+
+def test_a_start_of_impossible_size_is_named():
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    with pytest.raises(ValueError, match="init: expected potentials that are not much larger"):
+        mk.sinkhorn_points(x, x + 1, eps=0.05, init=1e18 * x[:, 0])

@@ -8,10 +8,12 @@ import pytest
 from mckean._array import as_input, as_match
 from mckean.transport import _solve
 from mckean.transport._anderson import History
+from mckean.transport._init import gaussian_potential
+from mckean.transport._mean_cost import mean_cost
 from mckean.transport._problem import LOG_DOMAIN, RECOMPUTED, STORED, Problem
 from mckean.transport._scale import Stall, scale
 from mckean.transport._solve import Settings, solve
-from mckean.transport._start import begin, gaussian_start, mean_cost, powers
+from mckean.transport._start import begin, powers
 from mckean.transport._symmetric import solve_symmetric
 
 
@@ -546,12 +548,47 @@ def test_mean_cost(small):
     assert abs(mean_cost(of_cost(C, 3 * a, 3 * b, 0.1))[0] - want) < 1e-12
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_mean_cost_at_any_scale(small, dtype, p, scale):
+    x, y, a, b, _ = small
+    x, y = (scale * x).astype(dtype), (scale * (y + 5.0)).astype(dtype)
+    C = np.linalg.norm(x[:, None].astype(float) - y, axis=-1) ** p
+    want = a @ C @ b
+    problem = of_points(x, y, a, b, 0.01 * want, p)
+    close = 1e-5 if dtype == "float32" or p > 2 else 1e-12
+    assert mean_cost(problem)[0] == pytest.approx(want, rel=close)
+    if np.abs(C).max() < 1e30:
+        assert mean_cost(of_cost(C.astype(dtype), a, b, 1.0))[0] == pytest.approx(want, rel=1e-6)
+    _, _, done = begin(problem, None, eps_scaling=True, max_iter=100)
+    assert done[0] == 9  # 200 halved down to 1, and the last
+
+
+def test_mean_cost_of_a_batch(small):
+    x, y, a, b, C = small
+    a, b = np.stack([a, a[::-1]]), np.stack([b, b[::-1]])
+    want = [w @ C @ v for w, v in zip(a, b, strict=True)]
+    for p in (1.0, 2.0, 3.0):
+        problem = of_points(np.stack([x, x]), np.stack([y, y]), a, b, 1.0, p)
+        each = [w @ C ** (p / 2) @ v for w, v in zip(a, b, strict=True)]
+        np.testing.assert_allclose(mean_cost(problem), each, rtol=1e-5)
+    np.testing.assert_allclose(mean_cost(of_cost(C, a, b, 1.0)), want, rtol=1e-12)
+
+
+def gaussian_scalings(problem, x, y):
+    shape = (problem.batch, -1, problem.dim)
+    each = zip(x.reshape(shape), y.reshape(shape), problem.a, problem.b, problem.eps, strict=True)
+    with np.errstate(divide="ignore"):
+        return np.stack([gaussian_potential(*one) / one[-1] + np.log(one[-2]) for one in each])
+
+
 def test_gaussian_start_is_exact_for_gaussians():
     # Grids with the weights of Gaussians: the potential is the closed form, and one iteration finds it.
     t = np.linspace(-5, 5, 300)[:, None]
     a, b = np.exp(-0.5 * t[:, 0] ** 2), np.exp(-2.0 * (t[:, 0] - 0.3) ** 2)
     problem = of_points(t, t + 0.4, a / a.sum(), b / b.sum(), 0.5)
-    G = gaussian_start(problem, t, t + 0.4)
+    G = gaussian_scalings(problem, t, t + 0.4)
     s = solve(problem, Settings("scaling", 1e-5), G)
     assert s.converged.all() and s.n_iter[0] == 1
     assert solve(problem, Settings("scaling", 1e-5)).n_iter[0] > 4
@@ -563,7 +600,7 @@ def test_gaussian_start_saves_iterations():
     C = ((x[:, None] - y) ** 2).sum(-1)
     problem = of_points(x, y, uniform(300), uniform(300), 0.03 * C.mean())
     cold = solve(problem, Settings("scaling", 1e-2)).n_iter[0]
-    warm = solve(problem, Settings("scaling", 1e-2), gaussian_start(problem, x, y)).n_iter[0]
+    warm = solve(problem, Settings("scaling", 1e-2), gaussian_scalings(problem, x, y)).n_iter[0]
     assert warm <= cold / 3
 
 
@@ -572,7 +609,7 @@ def test_gaussian_start_of_fewer_points_than_dimensions():
     x, y = rng.standard_normal((2, 5, 12)), rng.standard_normal((2, 4, 12))
     b = np.array([[0.5, 0.25, 0.25, 0.0], [0.1, 0.2, 0.3, 0.4]])
     problem = of_points(x, y, np.full((2, 5), 0.2), b, [0.5, 5.0])
-    G = gaussian_start(problem, x, y)
+    G = gaussian_scalings(problem, x, y)
     assert np.isneginf(G[0, 3]) and np.isfinite(G[1]).all()
     assert solve(problem, Settings("scaling", 1e-9), G).converged.all()
 
@@ -638,8 +675,11 @@ def test_auto_chooses_newton_where_the_iteration_is_slow(monkeypatch, rel, tol, 
 
     entered = []
 
-    def finish(problem, settings, solution):
+    def finish(problem, settings, solution, form):
         entered.append(solution.error.copy())
+        assert entered[0][0] < 1e-2
+        np.testing.assert_allclose(entered[0], l1(problem, solution), rtol=1e-6)
+        solution.error[:] = 0.0
         return solution
 
     monkeypatch.setattr(_newton, "solve_newton", finish)
@@ -647,9 +687,6 @@ def test_auto_chooses_newton_where_the_iteration_is_slow(monkeypatch, rel, tol, 
     s = solve(problem, Settings("auto", tol, 3000))
     assert bool(entered) == want
     assert s.method == ("newton" if want else "scaling")
-    if want:
-        assert entered[0][0] < 1e-2
-        np.testing.assert_allclose(entered[0], l1(problem, s), rtol=1e-6)
 
 
 # ---- extrapolation --------------------------------------------------------------------------------------------------
@@ -685,3 +722,67 @@ def test_histories_are_apart():
     for _ in range(2):
         still.push(np.arange(1), np.ones((1, 2)), np.zeros((1, 2)))
     np.testing.assert_allclose(still.propose(np.arange(1)), 1.0)
+
+
+def test_auto_reaches_newton_in_float32():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((300, 20)), rng.standard_normal((300, 20)) + 0.5
+    eps = 0.003 * ((x[:, None] - y) ** 2).sum(-1).mean()
+    problem = of_points(x.astype("float32"), y.astype("float32"), uniform(300), uniform(300), eps)
+    s = solve(problem, Settings("auto", 1e-6))
+    assert s.method == "newton" and s.converged.all() and l1(problem, s)[0] <= 1e-6
+    plain = solve(problem, Settings("scaling", 1e-6))
+    assert 0 < s.n_newton[0] and s.n_iter[0] + s.n_newton[0] < plain.n_iter[0] / 2
+
+
+def test_auto_goes_back_to_iterations_where_newton_stalls(monkeypatch):
+    from mckean.transport import _newton
+
+    def stalled(problem, settings, solution, form):
+        solution.n_newton = solution.n_newton + 3
+        return solution
+
+    monkeypatch.setattr(_newton, "solve_newton", stalled)
+    problem = gaussian_clouds(100, 3, 1e-2)
+    s = solve(problem, Settings("auto", 1e-9))
+    assert s.n_newton[0] == 3 and s.converged.all() and l1(problem, s)[0] <= 1e-9
+    few = solve(problem, Settings("auto", 1e-9, int(s.n_iter[0]) - 50))
+    assert few.n_iter[0] + few.n_newton[0] <= s.n_iter[0] - 50 and not few.converged.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_batch_of_easy_and_hard_problems_is_the_loop(dtype):
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((5, 120, 4)), rng.standard_normal((5, 100, 4)) + 0.5
+    a = rng.random((5, 120)) + 0.1
+    a, b = a / a.sum(1, keepdims=True), np.full((5, 100), 0.01)
+    C = ((x[:, :, None] - y[:, None]) ** 2).sum(-1)
+    eps = C.mean((1, 2)) * [0.5, 0.003, 0.15, 0.01, 0.05]
+    x, y, C = x.astype(dtype), y.astype(dtype), C.astype(dtype)
+    for tol in (1e-6, 1e-9)[: 1 + (dtype == "float64")]:
+        for method in ("auto", "newton"):
+            rule = Settings(method, tol)
+            for make, args in ((of_points, (x, y)), (of_cost, (C,))):
+                all_of = make(*args, a, b, eps)
+                s = solve(all_of, rule)
+                assert s.n_newton.max() > 0 and (method == "newton" or s.n_newton.min() == 0)
+                for k in range(5):
+                    one = solve(make(*(v[k] for v in args), a[k], b[k], eps[k]), rule)
+                    for name in ("F", "G", "error", "n_iter", "n_newton"):
+                        got = getattr(s, name)[k]
+                        np.testing.assert_array_equal(got, getattr(one, name)[0], err_msg=name)
+
+
+def test_newton_iterates_in_the_form_of_the_solve(monkeypatch, small):
+    from mckean.transport import _newton
+
+    *_, a, b, C = small
+    forms = []
+
+    def seen(*args, form=RECOMPUTED, **options):
+        forms.append(np.broadcast_to(form, 1).tolist())
+        return scale(*args, form=form, **options)
+
+    monkeypatch.setattr(_newton, "scale", seen)
+    s = solve(of_cost(C, a, b, 0.003), Settings("newton", 1e-9))
+    assert s.converged.all() and forms and all(f == [STORED] for f in forms)

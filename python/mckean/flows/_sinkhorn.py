@@ -17,6 +17,7 @@ from mckean.transport._arguments import cloud, settings_of
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._result import SinkhornResult
 from mckean.transport._solve import solve
+from mckean.transport._start import scalings_of
 from mckean.transport._symmetric import solve_symmetric
 from mckean.transport._weights import flag
 
@@ -292,11 +293,12 @@ class SinkhornFlow(Flow):
         eps, settings = np.full(1, self.eps), self._settings
         a = np.full((1, x.shape[0]), 1.0 / x.shape[0])
         problem = Problem.of_points(x, self._y, self.p, a, self._b, eps)
-        solution = solve(problem, settings, _scalings(g, problem.b, self.eps))
+        start = None if g is None else scalings_of(g[None], problem.b, eps)
+        solution = solve(problem, settings, start)
         cross = SinkhornResult(problem, solution, settings, x, self._y, self.p)
         if not self.debiased:
             return cross, None
-        return cross, self._of_itself(x, a, _scalings(f, a, self.eps))
+        return cross, self._of_itself(x, a, None if f is None else scalings_of(f[None], a, eps))
 
     def _of_itself(self, x: Input, a: Doubles, F: Doubles | None) -> SinkhornResult:
         problem = Problem.of_points(x, x, self.p, a, a, np.full(1, self.eps))
@@ -321,10 +323,3 @@ class SinkhornFlow(Flow):
             converged and bool(own.converged) and solved,
             iterations + int(own.n_iter),
         )
-
-
-def _scalings(potential: Any, weights: Doubles, eps: float) -> Doubles | None:
-    if potential is None:
-        return None
-    with np.errstate(divide="ignore"):
-        return np.asarray(potential[None] / eps + np.log(weights))

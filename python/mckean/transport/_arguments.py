@@ -18,6 +18,7 @@ from mckean._array import (
 )
 from mckean._errors import as_count, as_real, nonnegative, one_of, positive
 from mckean.interaction._samples import at_least
+from mckean.transport._mean_cost import mean_cost
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._solve import Settings
 from mckean.transport._weights import flag
@@ -39,7 +40,6 @@ __all__ = [
 METHODS = ("auto", "scaling", "log", "newton")
 _MOST = 1 << 31  # rows and columns are counted in 32 bits
 _LEAST = {"float32": 1e-30, "float64": 1e-290}  # eps whose reciprocals have room left
-_FLAT = 1e30  # an eps at which plans are a b^T
 
 
 def clouds(x: Any, y: Any, p: Any) -> tuple[Input, Input, float]:
@@ -152,12 +152,7 @@ def strengths(eps: Any, rel_eps: Any, batch: int | None) -> tuple[Doubles, bool]
 def regularize(problem: Problem, eps: Doubles, relative: bool) -> None:
     """Set the eps of a problem that was made with any."""
     if relative:
-        problem.eps = np.full(problem.batch, _FLAT)
-        with np.errstate(divide="ignore"):
-            log_a, log_b = np.log(problem.a), np.log(problem.b)
-        rows, _, cost = problem.marginals(log_a, log_b, cost=True)
-        assert cost is not None
-        mean = cost / rows.sum(1)  # of the pairs that are not forbidden
+        mean = mean_cost(problem)  # of the pairs that are not forbidden
         if not mean.min() > 0:
             raise ValueError(
                 f"rel_eps: expected a positive mean cost, got {mean.min():.3g}; give eps"

@@ -139,7 +139,7 @@ def couple(
     Notes
     -----
     Given the row, columns are drawn independently: y appear about equally often, not exactly (with `exact` they do).
-    Batches with ``n m`` of at most 2**20 and more than 8 dimensions hold their costs (8 MB), others are never held as a matrix.
+    Batches with ``n m`` of at most 2**20 and more than 8 dimensions hold their costs (8 MB), others never do.
 
     References
     ----------

@@ -9,6 +9,7 @@ import numpy as np
 from mckean._array import Input, to_numpy
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._result import SinkhornResult
+from mckean.transport._start import centred, log_weights, met_exactly, scalings_of
 
 __all__ = ["gaussian_potential", "start"]
 
@@ -24,6 +25,7 @@ def start(
     """Column scalings (batch, m), or None for zero potentials."""
     if init is None:
         return None
+    met = met_exactly(problem, unbalanced)
     if isinstance(init, str):
         if init != "gaussian":
             raise ValueError(
@@ -31,15 +33,17 @@ def start(
             )
         if x is None or y is None or power != 2.0:
             raise ValueError("init: expected points and p=2 with 'gaussian'")
-        return _scalings(_gaussian(problem, x, y), problem)
+        return scalings_of(_gaussian(problem, x, y), problem.b, problem.eps)
     if isinstance(init, SinkhornResult):
         # Its own float64 numbers: those of float32 arrays, over eps, have lost digits.
-        return _scalings(
-            _potential(init._g if len(init._g) > 1 else init._g[0], problem, "g")[0], problem
+        return scalings_of(
+            _potential(init._g if len(init._g) > 1 else init._g[0], problem, "g", met)[0],
+            problem.b,
+            problem.eps,
         )
     if isinstance(init, (tuple, list)) and len(init) == 2 and np.ndim(init[0]) >= 1:
-        _potential(init[0], problem, "f")
-        return _scalings(_potential(init[1], problem, "g")[0], problem)
+        _potential(init[0], problem, "f", met)
+        return scalings_of(_potential(init[1], problem, "g", met)[0], problem.b, problem.eps)
     if callable(init):
         own = problem.at
         weights = (
@@ -49,14 +53,12 @@ def start(
             for w in (problem.a, problem.b)
         )
         init = init(None if x is None else x.array, None if y is None else y.array, *weights)
-        return _scalings(_potential(init, problem, "g")[0], problem)
-    found, which = _potential(init, problem, "gf")
+        return scalings_of(_potential(init, problem, "g", met)[0], problem.b, problem.eps)
+    found, which = _potential(init, problem, "gf", met)
     if which == "g":
-        return _scalings(found, problem)
+        return scalings_of(found, problem.b, problem.eps)
     # A half step makes the other potential.
-    with np.errstate(divide="ignore"):
-        F = found / problem.eps[:, None] + np.log(problem.a)
-        log_b = np.log(problem.b)
+    F, log_b = scalings_of(found, problem.a, problem.eps), log_weights(problem.b)
     log_sum = problem.transform(F, np.zeros_like(log_b), columns=True)
     power_b = np.ones(problem.batch)
     if unbalanced is not None:
@@ -64,13 +66,9 @@ def start(
     return np.asarray(power_b[:, None] * log_sum + log_b)
 
 
-def _scalings(g: Doubles, problem: Problem) -> Doubles:
-    with np.errstate(divide="ignore"):
-        return g / problem.eps[:, None] + np.log(problem.b)
-
-
-def _potential(values: Any, problem: Problem, names: str) -> tuple[Doubles, str]:
-    """A potential, (batch, size), and which of these ("g", "f" or "gf") its size says it is."""
+def _potential(values: Any, problem: Problem, names: str, met: Any) -> tuple[Doubles, str]:
+    """A potential, (batch, size), and which of these ("g", "f" or "gf") its size says it is. Where marginals are `met`
+    (batch,) its mean is taken out."""
     try:
         found = to_numpy(values).astype(np.float64)
     except (TypeError, ValueError):
@@ -90,6 +88,8 @@ def _potential(values: Any, problem: Problem, names: str) -> tuple[Doubles, str]
     found[mass == 0] = 0.0  # where there is no weight it says nothing, and may be infinite
     if not np.isfinite(found).all():
         raise ValueError("init: expected finite potentials, got NaN or infinity")
+    found = centred(found, mass, met)
+    found[mass == 0] = 0.0
     return found, name
 
 

@@ -8,11 +8,12 @@ a density.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mckean import _core
-from mckean.transport._problem import RECOMPUTED, Doubles, Problem
+from mckean.transport._problem import LOG_DOMAIN, RECOMPUTED, Doubles, Problem
 from mckean.transport._scale import scale
 from mckean.transport._solve import Settings, Solution
 
@@ -36,8 +37,11 @@ _STALLED = 3  # steps in a row without progress near the rounding of the sums
 _HOPELESS = 20  # and anywhere, iterations among them
 
 
-def solve_newton(problem: Problem, settings: Settings, solution: Solution) -> Solution:
-    """Finish `solution`, whose columns are right, by Newton steps.
+def solve_newton(
+    problem: Problem, settings: Settings, solution: Solution, form: Any = RECOMPUTED
+) -> Solution:
+    """Finish those problems of `solution` that have not converged, and whose columns are right, by Newton steps.
+    `form`: of the iterations, one for all or one for each (batch,).
 
     Sinkhorn iterations come first, until the error is about 1e-2, and again, 50 or more, wherever a step fails. Their
     number is `n_iter` of what is returned, and that of all steps tried is `n_newton`; both together stay within
@@ -46,7 +50,7 @@ def solve_newton(problem: Problem, settings: Settings, solution: Solution) -> So
     """
     if settings.unbalanced is not None:
         raise ValueError("unbalanced: expected None for method='newton'")
-    return _Newton(problem, settings, solution).run()
+    return _Newton(problem, settings, solution, np.full(problem.batch, form)).run()
 
 
 @dataclass(slots=True)
@@ -74,6 +78,7 @@ class _Newton:
     problem: Problem
     settings: Settings
     solution: Solution
+    forms: Any  # (batch,)
     weight: Doubles = field(init=False)  # (batch,), the mass to be moved
     rows: Doubles = field(init=False)  # of the present plan
     cols: Doubles = field(init=False)
@@ -82,6 +87,7 @@ class _Newton:
     step_F: Doubles = field(init=False)
     step_G: Doubles = field(init=False)
     at: list[_Place] = field(init=False)
+    these: list[int] = field(init=False)  # problems to be solved
 
     def run(self) -> Solution:
         p, s = self.problem, self.solution
@@ -98,7 +104,8 @@ class _Newton:
             )
             for b, done in enumerate(s.n_iter)
         ]
-        scaling, stepping = list(range(p.batch)), list[int]()
+        self.these = [int(b) for b in np.flatnonzero(~s.converged)]
+        scaling, stepping = list(self.these), list[int]()
         while scaling or stepping:
             if scaling:
                 stepping += self._scale(scaling)
@@ -126,7 +133,9 @@ class _Newton:
                 wanted = settings.tol, min(place.left, place.burst)
                 place.burst = min(2 * place.burst, _LONGEST_BURST)
                 dirty.append(b)
-            groups.setdefault(wanted, []).append(b)
+            # Digits that the sums of weights have in a batch as alone.
+            key = wanted[0] * float(f"{self.weight[b]:.9e}"), wanted[1]
+            groups.setdefault(key, []).append(b)
         if dirty:
             right = p.transform(s.F, s.G, columns=True, problems=dirty)
             with np.errstate(divide="ignore"):
@@ -139,8 +148,9 @@ class _Newton:
                 s.F,
                 s.G,
                 problems=which,
-                tol=tol * float(self.weight[which].min()),
+                tol=tol,
                 max_iter=most,
+                form=self.forms,
                 acceleration=settings.acceleration,
             )
             for b in which:
@@ -306,19 +316,26 @@ class _Newton:
     def _finish(self) -> Solution:
         """Back to the best, and one plain iteration after Newton steps."""
         p, s, settings = self.problem, self.solution, self.settings
-        error = np.array([place.best for place in self.at])
+        error = np.array(s.error)
+        error[self.these] = [self.at[b].best for b in self.these]
         s.F, s.G = self.best_F, self.best_G
-        last = [b for b, place in enumerate(self.at) if place.best_is_newton]
+        last = [b for b in self.these if self.at[b].best_is_newton]
         if last:
             F, G = s.F.copy(), s.G.copy()
-            p.iterate(F, G, problems=last, form=RECOMPUTED, max_iter=1, tol=-1.0)
+            # A kernel is not worth storing for one iteration.
+            forms = np.where(self.forms == LOG_DOMAIN, LOG_DOMAIN, RECOMPUTED)
+            for form in np.unique(forms[last]):
+                mine = [b for b in last if forms[b] == form]
+                p.iterate(F, G, problems=mine, form=int(form), max_iter=1, tol=-1.0)
             rows, cols, _ = p.marginals(F, G, problems=last)
             for b in last:
                 after = self._error(b, rows[b], cols[b])
                 if after <= max(error[b], settings.tol):
                     s.F[b], s.G[b], error[b] = F[b], G[b], after
                     s.n_iter[b] += 1
-        s.error, s.converged, s.method = error, error <= settings.tol, "newton"
+        s.error, s.method = error, "newton"
+        s.converged = np.array(s.converged)
+        s.converged[self.these] = error[self.these] <= settings.tol
         return s
 
 

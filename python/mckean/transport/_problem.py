@@ -34,6 +34,8 @@ class Problem:
     b: Doubles  # (batch, m)
     eps: Doubles  # (batch,)
     dim: int = 0  # of points; 0: a cost
+    other: Input | None = None  # y, of points
+    power: float = 0.0
 
     @classmethod
     def of_points(
@@ -59,7 +61,7 @@ class Problem:
             m,
             memory.queue(where),
         )
-        return cls(native, x, memory, where, batch, n, m, batched, a, b, eps, dim)
+        return cls(native, x, memory, where, batch, n, m, batched, a, b, eps, dim, y, power)
 
     @classmethod
     def of_cost(

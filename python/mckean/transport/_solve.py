@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mckean.transport._mean_cost import mean_cost
 from mckean.transport._problem import LOG_DOMAIN, RECOMPUTED, STORED, Doubles, Problem
 from mckean.transport._scale import scale
-from mckean.transport._start import begin, mean_cost, powers
+from mckean.transport._start import begin, powers
 
 __all__ = ["Settings", "Solution", "solve"]
 
@@ -114,44 +115,63 @@ def _iterated(
     )
     single = problem.at.dtype == "float32"
     inner = replace(settings, tol=0.9 * settings.tol) if single else settings
-    finish = method == "newton" or (
-        method == "auto"
-        and settings.tol <= 1e-6
-        and factors is None
-        and problem.n * problem.m <= _NEWTON_PAIRS
-        and settings.tol >= _reach(problem, F, G)
-    )
-    _stage(
-        problem,
-        inner,
-        solution,
-        form,
-        factors,
-        most=_FEW if method == "newton" else settings.max_iter,
-        enough=_MANY if finish and method == "auto" else None,
-    )
+    finish = np.full(problem.batch, method == "newton")
+    if method == "auto" and settings.tol <= 1e-6 and factors is None:
+        finish[:] = problem.n * problem.m <= _NEWTON_PAIRS and settings.tol >= _reach(problem)
+    if method == "newton":
+        _stage(problem, inner, solution, form, factors, most=_FEW)
+    else:
+        # Where the tolerance is not met, Newton's method or more iterations follow.
+        enough = _MANY if finish.any() else None
+        _stage(problem, inner, solution, form, factors, most=settings.max_iter, enough=enough)
     left = ~solution.converged & (solution.n_iter < settings.max_iter)
-    if finish and left.any():
-        if method == "newton" or _worth_newton(problem, left):
-            from mckean.transport._newton import solve_newton  # which uses this module
-
-            _measure(problem, solution, left)
-            solution = solve_newton(problem, replace(settings, unbalanced=None), solution)
-            solution.method = "newton"
-            return solution
-        _stage(problem, inner, solution, form, factors, most=settings.max_iter, enough=None)
-    _measure(problem, solution, ~relaxed & (~solution.converged | single))
+    if method == "auto" and (finish & left).any():
+        finish &= _worth_newton(problem)
+        _stage(
+            problem, inner, solution, form, factors, most=settings.max_iter, which=left & ~finish
+        )
+    finish &= left
+    if finish.any():
+        _newton(problem, settings, solution, form, finish)
+    best = solution.F.copy(), solution.G.copy(), solution.error.copy()
+    # Where Newton's method was only a choice, and stalled: the iterations that are left.
+    again = finish & ~solution.converged & (method == "auto")
+    again &= solution.n_iter + solution.n_newton < settings.max_iter
+    if again.any():
+        finish &= ~again
+        _stage(problem, inner, solution, form, factors, most=settings.max_iter, which=again)
+    left = ~relaxed & ~finish & (~solution.converged | single)
+    _measure(problem, solution, left)
     solution.converged = solution.error <= settings.tol
     for shrink in (0.3, 0.1) if single else ():
         # What an iteration finds and what the plan says differ by rounding.
-        left = ~solution.converged & ~relaxed & (solution.n_iter < settings.max_iter)
+        left = ~solution.converged & ~relaxed & ~finish
+        left &= solution.n_iter + solution.n_newton < settings.max_iter
         if not left.any():
             break
         tighter = replace(settings, tol=shrink * settings.tol)
-        _stage(problem, tighter, solution, form, factors, most=settings.max_iter, enough=None)
+        _stage(problem, tighter, solution, form, factors, most=settings.max_iter, which=left)
         _measure(problem, solution, left)
         solution.converged = solution.error <= settings.tol
+    for k in np.flatnonzero(again & ~(solution.error < best[2])):
+        solution.F[k], solution.G[k], solution.error[k] = (v[k] for v in best)
     return solution
+
+
+def _newton(
+    problem: Problem, settings: Settings, solution: Solution, form: Any, which: Any
+) -> None:
+    """Newton's method for `which`, whose errors are exact then."""
+    from mckean.transport._newton import solve_newton  # which uses this module
+
+    _measure(problem, solution, which)
+    others = solution.converged
+    solution.converged = ~which
+    found = solve_newton(problem, replace(settings, unbalanced=None), solution, form)
+    for name in ("F", "G", "error", "n_iter", "n_newton"):
+        setattr(solution, name, getattr(found, name))
+    solution.method = "newton"
+    solution.converged = np.where(which, solution.error <= settings.tol, others)
 
 
 def _stage(
@@ -162,11 +182,12 @@ def _stage(
     factors: tuple[Doubles, Doubles] | None,
     *,
     most: int,
-    enough: int | None,
+    enough: int | None = None,
+    which: Any = None,
 ) -> None:
-    """At most `most` iterations of what has not converged, and no more than are left."""
-    left = ~solution.converged
-    room = np.minimum(settings.max_iter - solution.n_iter, most)
+    """At most `most` iterations of what has not converged (or of `which`), and no more than are left."""
+    left = ~solution.converged if which is None else which
+    room = np.minimum(settings.max_iter - solution.n_iter - solution.n_newton, most)
     for count in np.unique(room[left]):
         these = np.flatnonzero(left & (room == count))
         errors, done = scale(
@@ -183,7 +204,7 @@ def _stage(
         )
         solution.error[these] = errors[these]
         solution.n_iter[these] += done[these]
-    solution.converged = solution.error <= settings.tol
+        solution.converged[these] = errors[these] <= settings.tol
 
 
 def _measure(problem: Problem, solution: Solution, which: Any) -> None:
@@ -245,13 +266,13 @@ def _at_risk(
     return risk
 
 
-def _reach(problem: Problem, F: Doubles, G: Doubles) -> float:
-    """An error that rounding leaves within reach: exponents are rounded relative to their terms."""
-    unit = 6e-8 if problem.at.dtype == "float32" else 1.1e-16
-    top = [np.max(np.where(np.isfinite(v), abs(v), 0.0), initial=0.0) for v in (F, G)]
-    return float(4.0 * unit * (top[0] + top[1]))
+def _reach(problem: Problem) -> float:
+    """An error that rounding leaves within reach. Exponents are exact but for the rounding of the costs, which is the
+    same in every pass: what is left is that of an exponential and of the sums."""
+    return 3e-7 if problem.at.dtype == "float32" else 1e-13
 
 
-def _worth_newton(problem: Problem, left: Any) -> bool:
-    """At eps of a tenth of the mean cost and more, Sinkhorn's iterations are few and the Hessian is not sparse."""
-    return bool((problem.eps < 0.1 * mean_cost(problem))[left].any())
+def _worth_newton(problem: Problem) -> Any:
+    """Of which problems (batch,): at eps of a tenth of the mean cost and more, Sinkhorn's iterations are few and the
+    Hessian is not sparse."""
+    return problem.eps < 0.1 * mean_cost(problem)

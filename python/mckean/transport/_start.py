@@ -1,24 +1,26 @@
-"""Where the iterations begin: zero potentials, given ones, a sequence of falling eps, or those of Gaussians."""
+"""Where the iterations begin: zero potentials, given ones, or a sequence of falling eps."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mckean._array import to_numpy
+from mckean.transport._mean_cost import mean_cost
 from mckean.transport._problem import LOG_DOMAIN, Doubles, Problem
 
-__all__ = ["begin", "gaussian_start", "log_weights", "mean_cost", "powers"]
-
-_HUGE = 1e30  # an eps at which plans are products of their marginals
+__all__ = ["begin", "centred", "log_weights", "met_exactly", "powers", "scalings_of"]
 
 
 def log_weights(weights: Doubles) -> Doubles:
     """Logarithms, -inf for no weight."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(weights))
+
+
+def scalings_of(potential: Doubles, weights: Doubles, eps: Doubles) -> Doubles:
+    """The log scalings (batch, size) of potentials in units of the cost."""
+    return np.asarray(potential / eps[:, None] + log_weights(weights))
 
 
 def powers(
@@ -35,13 +37,21 @@ def powers(
     return found[0], found[1]
 
 
-def mean_cost(problem: Problem) -> Doubles:
-    """The mean of the finite costs, by the weights of the points, of each problem; one pass over the pairs."""
-    flat = replace(problem, eps=np.full(problem.batch, _HUGE))
-    rows, _, cost = flat.marginals(log_weights(problem.a), log_weights(problem.b), cost=True)
-    assert cost is not None
-    mass = rows.sum(1)
-    return np.where(mass > 0, cost / np.where(mass > 0, mass, 1.0), 0.0)
+def met_exactly(problem: Problem, unbalanced: tuple[Doubles, Doubles] | None) -> Any:
+    """Of which problems (batch,) both marginals are."""
+    factors = powers(unbalanced, problem.eps)
+    if factors is None:
+        return np.ones(problem.batch, bool)
+    return (factors[0] == 1.0) & (factors[1] == 1.0)
+
+
+def centred(values: Doubles, weights: Doubles, which: Any) -> Doubles:
+    """Potentials, or log scalings less log weights, without their mean where `which` (batch,): with marginals to be met
+    a constant says nothing, and costs digits."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = np.maximum(abs(values).max(1, keepdims=True), 1.0)  # of sums that may overflow
+        mean = sizes * ((weights * (values / sizes)).sum(1) / weights.sum(1))[:, None]
+    return np.where(np.asarray(which)[:, None], values - mean, values)
 
 
 def begin(
@@ -58,7 +68,12 @@ def begin(
     With `eps_scaling`, and no `G`, the potentials come from one iteration for each of a sequence of eps, halved from
     twice the mean cost down to that of the problem (Schmitzer, SIAM J. Sci. Comput. 41, 2019; Feydy et al., 2019). At
     larger eps the plan is close to the product of its marginals, and there is nothing to carry on.
+
+    Where both marginals are met, a constant of `G` is taken out, and F and G are shifted against each other to equal
+    means of the potentials.
     """
+    met = met_exactly(problem, unbalanced)
+    given = G is not None
     log_a, log_b = log_weights(problem.a), log_weights(problem.b)
     done = np.zeros(problem.batch, np.int64)
     F = log_a.copy()
@@ -70,74 +85,45 @@ def begin(
                 octaves = np.log2(2.0 * mean_cost(problem) / problem.eps)
             levels = np.clip(np.ceil(octaves), 0, max(max_iter - 1, 0)).astype(np.int64)
     else:
-        G = np.array(G, np.float64)
-        G[problem.b <= 0] = -np.inf
+        there = problem.b > 0
+        start = centred(np.where(there, G - np.where(there, log_b, 0.0), 0.0), problem.b, met)
+        G = np.where(there, start + np.where(there, log_b, 0.0), -np.inf)
     for level in range(int(levels.max(initial=0)), -1, -1):
         eps = problem.eps * np.exp2(np.minimum(level, levels))
         these = np.flatnonzero(levels >= level)
-        problem.iterate(
-            F,
-            G,
-            problems=these,
-            form=LOG_DOMAIN,
-            max_iter=1,
-            tol=-1.0,
-            powers=powers(unbalanced, eps),
-            eps=eps,
-        )
+        try:
+            problem.iterate(
+                F,
+                G,
+                problems=these,
+                form=LOG_DOMAIN,
+                max_iter=1,
+                tol=-1.0,
+                powers=powers(unbalanced, eps),
+                eps=eps,
+            )
+        except ValueError:
+            if not given:
+                raise
+            # Zero potentials say whether it is eps.
+            begin(problem, None, eps_scaling=False, max_iter=1, unbalanced=unbalanced)
+            size = abs(problem.eps[:, None] * start).max()
+            raise ValueError(
+                f"init: expected potentials that are not much larger than the cost, got one of size {size:.3g}"
+            ) from None
         done[these] += 1
         if level:  # potentials keep their value in units of the cost
             for scalings, log_w in ((F, log_a), (G, log_b)):
                 there = np.isfinite(log_w[these])
                 half = np.where(there, scalings[these] - np.where(there, log_w[these], 0.0), 0.0)
                 scalings[these] = log_w[these] + 2.0 * half
+    for k in np.flatnonzero(met):
+        rows, cols = problem.a[k] > 0, problem.b[k] > 0
+        a, b = problem.a[k, rows], problem.b[k, cols]
+        of_rows = a @ (F[k, rows] - log_a[k, rows]) / a.sum()
+        of_cols = b @ (G[k, cols] - log_b[k, cols]) / b.sum()
+        shift = 0.5 * (of_rows - of_cols)
+        if np.isfinite(shift):
+            F[k] -= shift
+            G[k] += shift
     return F, G, done
-
-
-def gaussian_start(problem: Problem, x: Any, y: Any) -> Doubles:
-    """Column scalings of the transport between Gaussians with the means and covariances of the clouds.
-
-    Parameters
-    ----------
-    problem : Problem
-        Of the cost |x - y|^2.
-    x, y : array, ([batch,] n, d) and ([batch,] m, d)
-        The points.
-
-    Returns
-    -------
-    ndarray (batch, m), float64
-
-    Notes
-    -----
-    The potential of the columns is |y'|^2 - y'^T S y' + 2 <y', m_y - m_x>, y' = y - m_y, where S is the matrix of the
-    conditional mean of x given y: S = 2 R ((4 R^T B R + s^2)^(1/2) + s)^(-1) R^T with s = eps / 2, A = R R^T and B the
-    covariances of x and y. Nothing is inverted that is singular for few points in many dimensions.
-
-    References
-    ----------
-    Janati, Muzellec, Peyre, Cuturi, "Entropic optimal transport between unbalanced Gaussian measures has a closed form"
-    (NeurIPS 2020). Thornton, Cuturi, "Rethinking initialization of the Sinkhorn algorithm" (AISTATS 2023).
-    """
-    points = [
-        np.asarray(to_numpy(v), np.float64).reshape(problem.batch, -1, problem.dim) for v in (x, y)
-    ]
-    G = log_weights(problem.b)
-    for k in range(problem.batch):
-        means, centred, covariances = [], [], []
-        for v, w in zip(points, (problem.a, problem.b), strict=True):
-            share = w[k] / w[k].sum()
-            mean = share @ v[k]
-            means.append(mean)
-            centred.append(v[k] - mean)
-            covariances.append((centred[-1] * share[:, None]).T @ centred[-1])
-        s = problem.eps[k] / 2.0
-        values, vectors = np.linalg.eigh(covariances[0])
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        inner, basis = np.linalg.eigh(root.T @ covariances[1] @ root)
-        gain = 2.0 / (np.sqrt(4.0 * np.maximum(inner, 0.0) + s * s) + s)
-        factor = root @ basis  # S = factor diag(gain) factor^T
-        y_ = centred[1]
-        g = (y_ * y_).sum(1) - ((y_ @ factor) ** 2) @ gain + 2.0 * (y_ @ (means[1] - means[0]))
-        G[k] += g / problem.eps[k]
-    return G

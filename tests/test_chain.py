@@ -189,6 +189,37 @@ def test_zero_weights_and_forbidden_pairs():
         chain_sinkhorn([a, None, b], [wall, cost], eps=0.5)
 
 
+THIRD, LIGHT = np.full(3, 1 / 3), np.array([0.0, 0.5, 0.5])
+STAY = np.where(np.eye(3) > 0, 0.0, np.inf)
+SHUT = np.array([[np.inf, 0.0, 0.0]] * 3)  # nothing arrives at point 0
+
+
+@pytest.mark.parametrize(
+    "marginals, costs, lost",
+    [
+        ([THIRD, THIRD], [SHUT], "point 0 of node 1"),
+        ([THIRD, THIRD], [SHUT.T], "point 0 of node 0"),
+        ([LIGHT, THIRD], [STAY], "point 0 of node 1"),  # but from a point without weight
+        ([THIRD, THIRD, None], [SHUT, STAY], "point 0 of node 1"),
+        ([None, THIRD], [SHUT], "point 0 of node 1"),
+        ([THIRD, None], [SHUT.T], "point 0 of node 0"),
+        ([LIGHT, None, None, THIRD], [STAY, STAY, STAY], "point 0 of node 3"),
+        ([THIRD, None, None], [STAY, SHUT.T], "point 0 of node 0"),
+    ],
+)
+def test_costs_that_forbid_every_plan(marginals, costs, lost, xp):
+    given = [None if m is None else xp.asarray(m.astype(np.float32)) for m in marginals]
+    costs = [xp.asarray(c.astype(np.float32)) for c in costs]
+    with pytest.raises(ValueError, match=f"costs: expected a plan to be possible, .*{lost}$"):
+        chain_sinkhorn(given, costs, eps=1.0)
+
+
+def test_a_way_is_enough():
+    res = chain_sinkhorn([LIGHT, None, LIGHT], [SHUT, STAY], eps=1.0)
+    np.testing.assert_allclose(res.marginals[1], LIGHT, atol=1e-6)
+    assert res.converged and np.isfinite(res.cost)
+
+
 def test_not_converged_is_said():
     marginals, costs = problem((5, 6, 5))
     marginals[1] = None
@@ -237,6 +268,8 @@ def test_wrong_points():
         chain_sinkhorn_points([x, x * np.nan], eps=1.0)
     with pytest.raises(ValueError, match=r"points\[1\]: expected shape \(m, 2\)"):
         chain_sinkhorn_points([x, x[:, :1]], eps=1.0)
+    with pytest.raises(ValueError, match=r"marginals\[1\]: expected .* points\[0\]"):
+        chain_sinkhorn_points([x, x], [None, np.full(2, 0.5)], eps=1.0)
     with pytest.raises(ValueError, match="points: expected a sequence"):
         chain_sinkhorn_points([x], eps=1.0)
     res = chain_sinkhorn_points([x, x + 1], eps=1.0)

@@ -1,6 +1,7 @@
 """Entropic transport: results and arguments, against dense iterations, closed forms, POT and OTT."""
 
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -410,6 +411,36 @@ def test_rounding_is_feasible(xp, dtype, clouds, masses):
     limit = {"float32": 1e-6, "float64": 1e-15}[dtype]
     assert np.abs(exact.sum(1) - a).sum() < limit and np.abs(exact.sum(0) - b).sum() < limit
     assert exact.min() >= 0 and np.abs(exact - plan).sum() <= 2 * res.marginal_error
+
+
+def test_rounding_goes_by_blocks(xp, monkeypatch):
+    """The same numbers, and of a batch too; interrupts are seen between blocks."""
+    rng = np.random.default_rng(3)
+    x, y = (xp.asarray(rng.standard_normal((3, n, 2)).astype(np.float32)) for n in (31, 24))
+    res = mk.sinkhorn_points(x, y, eps=0.3, tol=0.3)
+    whole = xp.to_numpy(res.round())
+    monkeypatch.setattr(_result, "_BLOCK", 100)
+    np.testing.assert_array_equal(xp.to_numpy(res.round()), whole)
+    seen, plan = [], type(res._problem).plan
+    monkeypatch.setattr(
+        type(res._problem), "plan", lambda *args: seen.append(args[-1]) or plan(*args)
+    )
+    res.round()
+    assert len(seen) == 3 * 8 and max(rows.stop - rows.start for rows in seen) == 4
+
+
+def test_rounding_holds_one_plan(monkeypatch):
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((2, 700, 2))
+    res = mk.sinkhorn_points(x, y, eps=0.3, tol=0.3)
+    monkeypatch.setattr(_result, "_BLOCK", 1 << 14)
+    res.round()
+    tracemalloc.start()
+    try:
+        size = res.round().nbytes
+        assert tracemalloc.get_traced_memory()[1] < 1.4 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_samples_follow_the_plan(xp):

@@ -72,7 +72,9 @@ def cases(quick: bool) -> dict[str, Task]:
     if not quick:
         out |= {f"random assignment, seed {k}": assignment(k) for k in (1, 2)}
     if importlib.util.find_spec("sklearn"):
-        out |= {"digits, squared L2 cost": digits(2), "digits, L1 cost": digits(1)}
+        out["digits, squared L2 cost"] = digits(2)
+        if not quick:
+            out["digits, L1 cost"] = digits(1)
     return out | {
         "densities, squared cost": densities(2),
         "densities, absolute cost": densities(1),
@@ -98,19 +100,17 @@ def plain(t: Task, most: int, seconds: float) -> list[tuple[int, float, float]]:
 
 
 def ours(t: Task, method: str, tol: float = TOL, **more: Any) -> tuple[Any, float]:
-    """A result, and the fastest of three calls in seconds."""
-    best = np.inf
-    for _ in range(3):
+    """A result, and the fastest of three calls in seconds, fewer if they take long."""
+    times: list[float] = []
+    while len(times) < 3 and sum(times) < 2:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             start = time.perf_counter()
             result = transport.sinkhorn(
                 t.a, t.b, t.cost, eps=t.eps, method=method, tol=tol, max_iter=STEPS, **more
             )
-            best = min(best, time.perf_counter() - start)
-        if best > 5:
-            break
-    return result, best
+            times.append(time.perf_counter() - start)
+    return result, min(times)
 
 
 def ssns(t: Task) -> tuple[int, float, float]:
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Newton": f"{result.n_iter}+{result.n_newton}", "  s": took, "error": off,
             "faster": seconds / took, "fewer": its / (result.n_iter + result.n_newton),
         }  # fmt: skip
-        if regot:
+        if regot and not (args.quick and rows):  # it takes the longest
             row["ssns"], row["   s"], row["its error"] = ssns(t)
             row["ssns over ours"] = row["   s"] / took
         if name in PUBLISHED:
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for axis, name in zip(axes, shown, strict=False):
             trace, t = traces[name]
             axis.loglog([s for _, s, _ in trace], [e for _, _, e in trace], label="Sinkhorn")
-            reached = [ours(t, "newton", 10.0**-k) for k in range(2, 12)]
+            reached = [ours(t, "newton", 10.0**-k) for k in range(2, 12, 3 if args.quick else 1)]
             axis.loglog(
                 [s for _, s in reached], [r.marginal_error for r, _ in reached], "o-", ms=3, label="Newton",
             )  # fmt: skip

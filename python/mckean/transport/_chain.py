@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mckean import random
-from mckean._array import Input, as_input, as_match, to_numpy
+from mckean._array import Input, as_input, as_match, nonfinite_rows, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_seed, positive
 from mckean.transport._arguments import cloud, settings_of
 from mckean.transport._couplings import draw_columns, stratified_rows
@@ -165,7 +165,7 @@ def chain_sinkhorn(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, shape or range, or the costs forbid every plan.
+        If an argument has the wrong type, shape or range, or +inf stands in every way of a point with weight.
 
     Warns
     -----
@@ -218,6 +218,7 @@ def chain_sinkhorn(
             raise ValueError(f"costs[{k}]: expected numbers or +inf, got {low}")
     sizes = [at.shape[0] for at in ats] + [ats[-1].shape[1]]
     weights = _weights(marginals, sizes, ats[0], "costs[0]", normalize)
+    _check_ways(weights, ats)
     level = np.full(1, positive(eps, "eps"))
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
@@ -304,7 +305,7 @@ def chain_sinkhorn_points(
     if marginals is None:
         weights: list[Doubles | None] = [np.full((1, n), 1.0 / n) for n in sizes]
     else:
-        weights = _weights(marginals, sizes, ats[0], "costs[0]", normalize)
+        weights = _weights(marginals, sizes, ats[0], "points[0]", normalize)
     level = np.full(1, positive(eps, "eps"))
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
@@ -329,6 +330,31 @@ def _weights(
         else marginal(w, f"marginals[{k}]", n, None, at, at_name, free=False, normalize=normalize)
         for k, (w, n) in enumerate(zip(marginals, sizes, strict=True))
     ]
+
+
+def _check_ways(weights: list[Doubles | None], ats: list[Input]) -> None:
+    """Refuse costs that leave a point with weight no way along finite entries to the other constrained nodes, or to the
+    ends of the chain."""
+    if not any(nonfinite_rows(at) for at in ats):
+        return
+    held = [None if w is None else w[0] > 0 for w in weights]
+    ways = [np.isfinite(to_numpy(at.array)) for at in ats]
+    nodes = range(len(held))
+    for order, steps in ((nodes, ways), (nodes[::-1], [way.T for way in ways[::-1]])):
+        reached = np.ones(len(steps[0]), bool)
+        for k, step in zip(order, (None, *steps), strict=True):
+            if step is not None:
+                reached = step[reached].any(0)
+            mass = held[k]
+            if mass is None:
+                continue
+            lost = np.flatnonzero(mass & ~reached)
+            if lost.size:
+                raise ValueError(
+                    "costs: expected a plan to be possible, "
+                    f"got +inf in every way of point {lost[0]} of node {k}"
+                )
+            reached = mass
 
 
 class _Edge:

@@ -313,7 +313,7 @@ class SinkhornResult:
         """
         if self._relaxed:
             raise ValueError("round: expected marginals that are met exactly, got relaxed ones")
-        self._check_memory(3)
+        self._check_memory(1)
         p = self._problem
         F = self._F + _log_excess(p.a, self._rows)
         G = self._G + _log_excess(p.b, p.marginals(F, self._G)[1])
@@ -321,8 +321,7 @@ class SinkhornResult:
         missing, below = np.maximum(p.a - rows, 0.0), np.maximum(p.b - cols, 0.0)
         total = below.sum(1, keepdims=True)
         share = np.divide(below, total, out=np.zeros_like(below), where=total > 0)
-        spread = self._vector(missing)[..., :, None] * self._vector(share)[..., None, :]
-        return p.plans(F, G) + spread
+        return self._spread(F, G, missing, share)
 
     def sample(self, n: Any, seed: Any = 0) -> tuple[Any, Any]:
         """Draw pairs (i, j) from the plan, independent and with replacement.
@@ -417,6 +416,23 @@ class SinkhornResult:
         return self.plan()
 
     # ---- inside ----
+
+    def _spread(self, F: Doubles, G: Doubles, missing: Doubles, share: Doubles) -> Any:
+        """The plan of these scalings plus an outer product, by blocks of rows: no second array of this size, and Python
+        gets to see Ctrl-C in between."""
+        p = self._problem
+        frame, device = p.at.framework, p.at.device
+        lead = (p.batch,) if p.batched else ()
+        out = frame.empty((*lead, p.n, p.m), p.at.dtype, device)
+        size = max(1, _BLOCK // p.m)
+        for k in range(p.batch):
+            into = out.data[k] if p.batched else out.data
+            along = frame.asarray(share[k].astype(p.at.dtype), device)
+            for start in range(0, p.n, size):
+                block = slice(start, min(start + size, p.n))
+                part = frame.asarray(missing[k, block, None].astype(p.at.dtype), device)
+                into[block] = frame.native(p.plan(F, G, k, block) + part * along, device)
+        return out.result()
 
     def _relaxed_values(
         self, dual: Doubles, primal: Doubles, rows: Doubles, cols: Doubles

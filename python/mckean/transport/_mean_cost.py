@@ -96,7 +96,7 @@ def _of_cost(problem: Problem) -> Doubles:
             for at, c in _rows(cost.array[k] if len(cost.shape) == 3 else cost.array):
                 there = np.isfinite(c)
                 if there.all():
-                    mass += a[at].sum()
+                    mass += float(a[at].sum())
                 else:
                     c = np.where(there, c, 0.0)
                     mass += float(a[at] @ (there @ b))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 import mckean as mk
-from mckean.transport import _couplings, couple, couple_many
+from mckean.transport import _couplings, _draws, couple, couple_many
 
 
 def clouds(n=20, m=20, d=2, seed=0):
@@ -79,7 +79,7 @@ def test_points_and_costs_agree(monkeypatch, p):
     x, y = clouds(30, 25, d=3, seed=7)
     stored = couple(x, y, p=p, eps=0.3, tol=1e-8)
     monkeypatch.setattr(_couplings, "_STORED", 0)
-    monkeypatch.setattr(_couplings, "_BLOCK", 100)
+    monkeypatch.setattr(_draws, "_BLOCK", 100)
     again = couple(x, y, p=p, eps=0.3, tol=1e-8)
     assert all((a == b).all() for a, b in zip(stored, again, strict=True))
 
@@ -87,7 +87,7 @@ def test_points_and_costs_agree(monkeypatch, p):
 def test_large_batches_hold_no_matrix(monkeypatch):
     import tracemalloc
 
-    monkeypatch.setattr(_couplings, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(_draws, "_BLOCK", 1 << 16)
     x, y = clouds(2000, 2000)
     tracemalloc.start()
     couple(x, y, rel_eps=0.5, max_iter=3, tol=10)
@@ -146,7 +146,7 @@ def test_rows_with_little_mass_do_not_leak():
     top = np.nextafter(1.0, 0)
     which = np.array([0, 0, 1, 1, 2, 2])
     u = np.array([0.0, top, 0.0, top, 0.0, top])
-    assert _couplings._inverse(block, which, u).tolist() == [1, 1, 0, 0, 0, 2]
+    assert _draws.inverse(block, which, u).tolist() == [1, 1, 0, 0, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 
 import mckean as mk
 from mckean._dispatch import cuda_status
-from mckean.transport import SinkhornResult, _result
+from mckean.transport import SinkhornResult, _draws, _result
 
 LIMIT = {"float32": 3e-5, "float64": 1e-9}  # of float32: rounding of the exponents
 TOL = {"float32": 1e-5, "float64": 1e-11}
@@ -471,7 +471,7 @@ def test_samples_in_blocks(monkeypatch, clouds):
     x, y = clouds
     res = mk.sinkhorn_points(x, y, eps=1.0)
     whole = res.sample(200, seed=1)
-    monkeypatch.setattr(_result, "_BLOCK", 100)
+    monkeypatch.setattr(_draws, "_BLOCK", 100)
     for got, want in zip(res.sample(200, seed=1), whole, strict=True):
         np.testing.assert_array_equal(got, want)
 
@@ -691,8 +691,8 @@ def changed(v, index, value):
         ({"tol": NAN}, ValueError, "tol: expected a finite number"),
         ({"max_iter": 0}, ValueError, "max_iter: expected an integer of at least 1"),
         ({"max_iter": 10.5}, TypeError, "max_iter: expected an integer, got float"),
-        ({"acceleration": "fast"}, ValueError, "acceleration: expected one of 'anderson', got 'fast'"),
-        ({"acceleration": 2.0}, ValueError, r"acceleration: expected 'anderson', None or a number in \(0, 2\), got 2.0"),
+        ({"acceleration": "fast"}, ValueError, "acceleration: expected one of 'anderson', 'relaxation', got 'fast'"),
+        ({"acceleration": 2.0}, ValueError, r"acceleration: expected 'anderson', 'relaxation', None or a number in \(0, 2\), got 2.0"),
         ({"eps_scaling": 1}, TypeError, "eps_scaling: expected True or False, got 1"),
         ({"normalize": "yes"}, TypeError, "normalize: expected True or False, got 'yes'"),
         ({"device": "gpu"}, ValueError, "device: expected 'cpu', 'cuda' or 'cuda:<index>', got 'gpu'"),
@@ -833,3 +833,52 @@ def test_a_start_of_impossible_size_is_named():
     x = np.random.default_rng(0).normal(size=(50, 2))
     with pytest.raises(ValueError, match="init: expected potentials that are not much larger"):
         mk.sinkhorn_points(x, x + 1, eps=0.05, init=1e18 * x[:, 0])
+
+
+def test_relaxation_by_the_contraction_seen(clouds):
+    options = {"rel_eps": 0.02, "tol": 1e-9, "method": "scaling"}
+    res = mk.sinkhorn_points(*clouds, acceleration="relaxation", **options)
+    plain = mk.sinkhorn_points(*clouds, acceleration=None, **options)
+    assert res.converged and res.n_iter < plain.n_iter
+    assert res.dual_value == pytest.approx(plain.dual_value, rel=1e-9)
+    with pytest.raises(ValueError, match=r"acceleration: expected .*'relaxation', None"):
+        mk.sinkhorn_points(*clouds, acceleration=2.0, **options)
+
+
+def test_an_eps_beyond_reciprocals_is_refused_everywhere():
+    x = np.random.default_rng(0).normal(size=(8, 2))
+    cost = ((x[:, None] - x) ** 2).sum(-1)
+    wide = np.random.default_rng(0).normal(size=(8, 12))
+    for call in (
+        lambda: mk.sinkhorn_points(x, x, eps=1e-320),
+        lambda: mk.flows.SinkhornFlow(x, eps=1e-320),
+        lambda: mk.transport.couple(x, x + 1, eps=1e-320),
+        lambda: mk.transport.couple(wide, wide + 1, eps=1e-320),
+        lambda: mk.transport.chain_sinkhorn([None, np.full(8, 1 / 8)], [cost], eps=1e-320),
+        lambda: mk.transport.chain_sinkhorn_points([x, x], eps=1e-320),
+        lambda: mk.transport.barycenter([x, x + 1], x, eps=1e-320),
+    ):
+        with pytest.raises(ValueError, match="eps: expected at least 1e-290 with float64"):
+            call()
+
+
+def test_a_batch_of_met_and_relaxed_marginals(clouds):
+    x, y = clouds
+    xs, ys = np.stack([x, x, x]), np.stack([y, y, y])
+    a = np.full((3, len(x)), 1 / len(x)) * [[2.0], [1.0], [1.0]]
+    rho = np.array([1.0, np.inf, 0.5])
+    options = {"eps": 0.5, "tol": 1e-8}
+    res = mk.sinkhorn_points(xs, ys, a=a, unbalanced=rho, **options)
+    for k in range(3):
+        one = mk.sinkhorn_points(x, y, a=a[k], unbalanced=float(rho[k]), **options)
+        assert res.converged[k] and one.converged
+        np.testing.assert_allclose(res.f[k], one.f, atol=1e-6)
+        np.testing.assert_allclose(res.plan()[k], one.plan(), atol=1e-9)
+        np.testing.assert_allclose(res.grad_a()[k], one.grad_a(), atol=1e-6)
+        assert res.dual_value[k] == pytest.approx(one.dual_value, rel=1e-9)
+    value = mk.sinkhorn_divergence(xs[1:], ys[1:], unbalanced=rho[1:], **options)
+    assert value[0] == pytest.approx(mk.sinkhorn_divergence(x, y, **options), rel=1e-6)
+    with pytest.raises(ValueError, match="a: expected weights that sum to 1"):
+        mk.sinkhorn_points(xs, ys, a=a[[1, 0, 2]], unbalanced=rho, **options)
+    with pytest.raises(ValueError, match="unbalanced: expected positive numbers, got NaN"):
+        mk.sinkhorn_points(xs, ys, unbalanced=np.array([1.0, np.nan, 1.0]), **options)

@@ -13,7 +13,7 @@ from mckean._errors import ConvergenceWarning, OutOfRange, positive
 from mckean.flows._heavy_ball import Flow, _callers_level, _lost, check_weights
 from mckean.flows._heavy_ball import cloud as finite_cloud
 from mckean.stepping import _combine_checked
-from mckean.transport._arguments import cloud, settings_of
+from mckean.transport._arguments import cloud, one_eps, settings_of
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._result import SinkhornResult
 from mckean.transport._solve import solve
@@ -161,6 +161,7 @@ class SinkhornFlow(Flow):
         self.p, self.eps = positive(p, "p"), positive(eps, "eps")
         self.debiased = flag(debiased, "debiased")
         self._y = cloud(finite_cloud(target, "target"), "target", self.p)
+        one_eps(self.eps, self._y.dtype)
         self.target, self.target_weights = target, target_weights
         weights = check_weights(target_weights, "target_weights", self._y, "target")
         w = np.ones(self._y.shape[0]) if weights is None else to_numpy(weights).astype(np.float64)

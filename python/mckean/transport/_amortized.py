@@ -14,7 +14,7 @@ from mckean import random
 from mckean._array import Input, as_input, is_array, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_seed, nonnegative, positive
 from mckean._run import _damage_to, _read, _write
-from mckean.transport._arguments import check_feasible, clouds, cost_matrix
+from mckean.transport._arguments import check_feasible, checked_eps, clouds, cost_matrix
 from mckean.transport._init import gaussian_potential
 from mckean.transport._problem import RECOMPUTED, Doubles, Problem
 from mckean.transport._result import SinkhornResult
@@ -429,11 +429,13 @@ class AmortizedPotential:
     def _problem(self, pair: _Pair) -> Problem:
         eps, count = np.full(len(pair.a), self.eps), len(pair.a)
         if self._cost is not None:
+            checked_eps(eps, self._cost.dtype)
             return Problem.of_cost(self._cost, count, pair.a, pair.b, eps)
         where = pair.points
         if where is None:
             assert self._support is not None
             where = _repeated(self._support[0], count), _repeated(self._support[1], count)
+        checked_eps(eps, where[0].dtype)
         return Problem.of_points(*where, self.p, pair.a, pair.b, eps)
 
     # ---- starts ----

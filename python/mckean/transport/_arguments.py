@@ -27,9 +27,12 @@ __all__ = [
     "METHODS",
     "batch_of",
     "check_feasible",
+    "checked_eps",
     "cloud",
     "clouds",
     "cost_matrix",
+    "free_marginals",
+    "one_eps",
     "penalties",
     "per_problem",
     "regularize",
@@ -126,14 +129,17 @@ def check_feasible(cost: Input, a: Doubles, b: Doubles) -> None:
                 )
 
 
-def per_problem(value: Any, name: str, batch: int | None) -> Doubles:
+def per_problem(value: Any, name: str, batch: int | None, *, infinite: bool = False) -> Doubles:
     """A positive number, or one for each problem, as (batch,)."""
     shape = np.shape(value) if not hasattr(value, "shape") else tuple(value.shape)
     if batch is None or len(shape) == 0 or isinstance(value, (str, bytes)):
         return np.full(1 if batch is None else batch, positive(value, name))
     found = as_input(value, name, shape=(batch,))
-    check_finite(found, name)
+    if not infinite:
+        check_finite(found, name)
     numbers = to_numpy(found.array).astype(np.float64)
+    if np.isnan(numbers).any():
+        raise ValueError(f"{name}: expected positive numbers, got NaN")
     if numbers.min() <= 0:
         raise ValueError(f"{name}: expected positive numbers, got {numbers.min()}")
     return numbers
@@ -149,6 +155,26 @@ def strengths(eps: Any, rel_eps: Any, batch: int | None) -> tuple[Doubles, bool]
     return per_problem(eps, "eps", batch), False
 
 
+def checked_eps(eps: Doubles, dtype: str) -> Doubles:
+    """Refuse eps whose reciprocals leave the range of numbers."""
+    least = _LEAST[dtype]
+    if eps.min() < least:
+        raise ValueError(f"eps: expected at least {least:g} with {dtype}, got {eps.min():.3g}")
+    return eps
+
+
+def one_eps(eps: Any, dtype: str) -> Doubles:
+    """The eps (1,) of a single problem."""
+    return checked_eps(np.full(1, positive(eps, "eps")), dtype)
+
+
+def free_marginals(relaxed: tuple[Doubles, Doubles] | None, batch: int | None) -> Any:
+    """Of which problems (batch,) the masses may be any: at least one marginal is relaxed."""
+    if relaxed is None:
+        return np.zeros(1 if batch is None else batch, bool)
+    return np.isfinite(relaxed[0]) | np.isfinite(relaxed[1])
+
+
 def regularize(problem: Problem, eps: Doubles, relative: bool) -> None:
     """Set the eps of a problem that was made with any."""
     if relative:
@@ -158,16 +184,11 @@ def regularize(problem: Problem, eps: Doubles, relative: bool) -> None:
                 f"rel_eps: expected a positive mean cost, got {mean.min():.3g}; give eps"
             )
         eps = eps * mean
-    least = _LEAST[problem.at.dtype]
-    if eps.min() < least:
-        raise ValueError(
-            f"eps: expected at least {least:g} with {problem.at.dtype}, got {eps.min():.3g}"
-        )
-    problem.eps = eps
+    problem.eps = checked_eps(eps, problem.at.dtype)
 
 
 def penalties(unbalanced: Any, batch: int | None) -> tuple[Doubles, Doubles] | None:
-    """rho of rows and columns, (batch,) each; None if all are infinite."""
+    """rho of rows and columns, (batch,) each; None if all are infinite. An array (batch,) is one for each problem."""
     if unbalanced is None:
         return None
     both = unbalanced if isinstance(unbalanced, (tuple, list)) else (unbalanced, unbalanced)
@@ -182,7 +203,7 @@ def penalties(unbalanced: Any, batch: int | None) -> tuple[Doubles, Doubles] | N
 def _penalty(rho: Any, batch: int | None) -> Doubles:
     if isinstance(rho, (int, float)) and not isinstance(rho, bool) and rho == math.inf:
         return np.full(1 if batch is None else batch, np.inf)
-    return per_problem(rho, "unbalanced", batch)
+    return per_problem(rho, "unbalanced", batch, infinite=True)
 
 
 def settings_of(
@@ -200,12 +221,13 @@ def settings_of(
             "method: expected 'auto', 'scaling' or 'log' with unbalanced, got 'newton'"
         )
     if isinstance(acceleration, str):
-        one_of(acceleration, "acceleration", ("anderson",))
+        one_of(acceleration, "acceleration", ("anderson", "relaxation"))
     elif acceleration is not None:
         acceleration = as_real(acceleration, "acceleration")
         if not 0 < acceleration < 2:
             raise ValueError(
-                f"acceleration: expected 'anderson', None or a number in (0, 2), got {acceleration}"
+                "acceleration: expected 'anderson', 'relaxation', None or a number in (0, 2), "
+                f"got {acceleration}"
             )
     return Settings(
         method,

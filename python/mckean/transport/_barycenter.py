@@ -11,7 +11,7 @@ import numpy as np
 
 from mckean._array import Input, as_input, as_match, is_array, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, nonnegative, positive
-from mckean.transport._arguments import check_feasible, cloud, cost_matrix
+from mckean.transport._arguments import check_feasible, cloud, cost_matrix, one_eps
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._solve import Settings, solve
 from mckean.transport._symmetric import solve_symmetric
@@ -195,7 +195,7 @@ def barycenter(
     found, masses = _read_clouds(clouds, masses, s, "support", power)
     share = _shares(weights, len(found), s, rule.normalize)
     mass = _masses(masses, found, s, rule.normalize)
-    strength = positive(eps, "eps")
+    strength = float(one_eps(eps, s.dtype)[0])
     groups = []
     for members in _by_size([c.shape[0] for c in found]):
         cloud_of = _stacked(s, [found[k] for k in members])
@@ -409,7 +409,7 @@ def barycenter_of_costs(
     at = cost_matrix(cost)
     n, size = at.shape[-2:]
     rule = _Rule(tol, max_iter, flag(debiased, "debiased"), flag(normalize, "normalize"))
-    strength = positive(eps, "eps")
+    strength = float(one_eps(eps, at.dtype)[0])
     rows = as_match(masses, "masses", at, "cost", shape=("K", n), any_float=True)
     count = rows.shape[0]
     if count == 0 or at.shape[:-2] not in ((), (count,)):
@@ -544,7 +544,7 @@ def free_barycenter(
     q = marginal(
         start_weights, "start_weights", at.shape[0], None, at, "start", free=False, normalize=rule.normalize
     )  # fmt: skip
-    strength = positive(eps, "eps")
+    strength = float(one_eps(eps, at.dtype)[0])
     groups = [
         (members, _stacked(at, [found[k] for k in members]), np.stack([mass[k] for k in members]))
         for members in _by_size([c.shape[0] for c in found])

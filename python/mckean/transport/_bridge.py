@@ -15,7 +15,8 @@ from mckean import random
 from mckean._array import Input, as_input, as_match, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_real, as_seed
 from mckean.transport._arguments import cloud, settings_of
-from mckean.transport._couplings import Indices, draw_columns, stratified_rows
+from mckean.transport._couplings import stratified_rows
+from mckean.transport._draws import Indices, draw_columns
 from mckean.transport._linear_noise import Transition
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._references import BrownianReference, Drift, Host, Reference, as_times

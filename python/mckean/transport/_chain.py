@@ -13,8 +13,9 @@ import numpy as np
 from mckean import random
 from mckean._array import Input, as_input, as_match, nonfinite_rows, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_seed, positive
-from mckean.transport._arguments import cloud, settings_of
-from mckean.transport._couplings import draw_columns, stratified_rows
+from mckean.transport._arguments import cloud, one_eps, settings_of
+from mckean.transport._couplings import stratified_rows
+from mckean.transport._draws import draw_columns
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._result import SinkhornResult
 from mckean.transport._solve import Settings, Solution, solve
@@ -219,7 +220,7 @@ def chain_sinkhorn(
     sizes = [at.shape[0] for at in ats] + [ats[-1].shape[1]]
     weights = _weights(marginals, sizes, ats[0], "costs[0]", normalize)
     _check_ways(weights, ats)
-    level = np.full(1, positive(eps, "eps"))
+    level = one_eps(eps, ats[0].dtype)
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
         return Problem.of_cost(ats[k], None, a, b, level)
@@ -306,7 +307,7 @@ def chain_sinkhorn_points(
         weights: list[Doubles | None] = [np.full((1, n), 1.0 / n) for n in sizes]
     else:
         weights = _weights(marginals, sizes, ats[0], "points[0]", normalize)
-    level = np.full(1, positive(eps, "eps"))
+    level = one_eps(eps, ats[0].dtype)
 
     def problem(k: int, a: Doubles, b: Doubles) -> Problem:
         return Problem.of_points(ats[k], ats[k + 1], power, a, b, level, device)

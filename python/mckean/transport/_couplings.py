@@ -13,52 +13,19 @@ from mckean import kernels, random
 from mckean._array import Input, as_input, as_match, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_seed, one_of, positive
 from mckean.interaction import kernel_matrix
+from mckean.transport._arguments import checked_eps, settings_of
 from mckean.transport._arguments import cloud as points
-from mckean.transport._arguments import settings_of
+from mckean.transport._draws import Indices, draw_columns
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._solve import Solution, solve
 
-__all__ = ["couple", "couple_many", "draw_columns", "stratified_rows"]
+__all__ = ["couple", "couple_many", "stratified_rows"]
 
 _STREAM = 0x636F75706C65  # "couple"
 _STORED = (
     1 << 20
 )  # entries of a cost worth storing: 8 MB, and a sweep over it costs no more than its exponentials
 _FEW_DIMENSIONS = 8  # up to here distances cost less than reading a matrix of them
-_BLOCK = 1 << 20  # entries of the plan looked at together
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def draw_columns(
-    problem: Problem, F: Doubles, G: Doubles, rows: Indices, u: Doubles | None
-) -> Indices:
-    """A column for each of `rows`, from its row of the plan, by inverting the distribution function at `u` in [0, 1);
-    the largest entry if `u` is None. The scale of rows does not matter. Memory: a block of rows of the plan."""
-    out = np.empty(rows.size, np.int64)
-    order = np.argsort(rows, kind="stable")
-    held = rows[order]
-    size = max(1, _BLOCK // problem.m)
-    first = 0
-    while first < held.size:
-        start = int(held[first])
-        last = min(first + size, int(np.searchsorted(held, start + size)))
-        block = to_numpy(problem.plan(F, G, rows=slice(start, int(held[last - 1]) + 1)))
-        here, which = order[first:last], held[first:last] - start
-        out[here] = block.argmax(1)[which] if u is None else _inverse(block, which, u[here])
-        first = last
-    return out
-
-
-def _inverse(block: Any, which: Indices, u: Doubles) -> Indices:
-    """Where the running sum of row `which` of `block` passes the share `u` of its total."""
-    sums = np.cumsum(block, axis=1, dtype=np.float64)[which]
-    total = sums[:, -1]
-    if not (total > 0).all():
-        raise ValueError("plan: expected rows with mass, got one without")
-    # A product that rounds up to the total would pass the last column with mass.
-    share = np.minimum(u * total, np.nextafter(total, 0.0))
-    return np.asarray((sums <= share[:, None]).sum(1), np.int64)
 
 
 def stratified_rows(weights: Doubles, u: Doubles) -> Indices:
@@ -298,11 +265,12 @@ class _Plan:
         if n * m <= _STORED and x.shape[1] > _FEW_DIMENSIONS and x.device == "cpu":
             cost = _cost(to_numpy(x.array), to_numpy(y.array), p)
             scale = float(cost.mean(dtype=np.float64)) if eps is None else 0.0
-            e = np.full(1, eps or rel_eps * scale or 1.0)
+            e = checked_eps(np.full(1, eps or rel_eps * scale or 1.0), x.dtype)
             problem = Problem.of_cost(as_input(cost, "cost"), None, a, b, e)
         else:
             scale = _mean_cost(to_numpy(x.array), to_numpy(y.array), p) if eps is None else 0.0
-            problem = Problem.of_points(x, y, p, a, b, np.full(1, eps or rel_eps * scale or 1.0))
+            e = checked_eps(np.full(1, eps or rel_eps * scale or 1.0), x.dtype)
+            problem = Problem.of_points(x, y, p, a, b, e)
         self.problem = problem
         self.solution: Solution = solve(problem, settings)
         if not self.solution.converged.all():

@@ -10,6 +10,7 @@ import numpy as np
 from mckean._array import Input
 from mckean.transport._arguments import (
     clouds,
+    free_marginals,
     penalties,
     regularize,
     settings_of,
@@ -186,7 +187,7 @@ def divergence(
     relaxed = penalties(unbalanced, batch)
     settings = settings_of(**options, unbalanced=relaxed)
     strength, relative = strengths(eps, rel_eps, batch)
-    rules: dict[str, Any] = {"free": relaxed is not None, "normalize": normalize}
+    rules: dict[str, Any] = {"free": free_marginals(relaxed, batch), "normalize": normalize}
     u = marginal(a, "a", at.shape[-2], batch, at, "x", **rules)
     v = marginal(b, "b", other.shape[-2], batch, at, "x", **rules)
     problem = Problem.of_points(at, other, power, u, v, strength, device)

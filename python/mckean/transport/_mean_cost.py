@@ -96,7 +96,7 @@ def _of_cost(problem: Problem) -> Doubles:
             for at, c in _rows(cost.array[k] if len(cost.shape) == 3 else cost.array):
                 there = np.isfinite(c)
                 if there.all():
-                    mass += a[at].sum()
+                    mass += float(a[at].sum())
                 else:
                     c = np.where(there, c, 0.0)
                     mass += float(a[at] @ (there @ b))
@@ -107,8 +107,8 @@ def _of_cost(problem: Problem) -> Doubles:
     out = np.zeros(problem.batch)
     known = np.zeros(problem.batch, bool)
     for level in _LEVELS:
-        found, mass = _of_flat_plan(problem, np.full(problem.batch, level))
-        good = ~known & (mass > 0) & (abs(found) < level / _FLAT)
+        found, masses = _of_flat_plan(problem, np.full(problem.batch, level))
+        good = ~known & (masses > 0) & (abs(found) < level / _FLAT)
         out[good] = found[good]
         known |= good
         if known.all():

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from mckean import random
-from mckean._array import Input, as_match, check_finite, to_numpy
+from mckean._array import Input, as_match, check_finite
 from mckean._errors import as_count, as_seed, one_of
 from mckean.transport._arguments import cloud
+from mckean.transport._draws import draw_columns, inverse
 from mckean.transport._problem import Doubles, Problem
 from mckean.transport._solve import Settings, Solution
 
 __all__ = ["SinkhornResult"]
 
 _PAIRS = 0x70616972  # stream of mk.random
-_BLOCK = 1 << 22  # entries of the plan at a time
 
 
 class SinkhornResult:
@@ -99,10 +99,10 @@ class SinkhornResult:
         self._shift = np.zeros(problem.batch)
         self._f, self._g = self._extended(columns=False), self._extended(columns=True)
         a, b, eps = problem.a, problem.b, problem.eps
-        if not self._relaxed:
-            self._shift = 0.5 * (_inner(b, self._g) - _inner(a, self._f))
-            self._f += self._shift[:, None]
-            self._g -= self._shift[:, None]
+        met = np.isinf(self._rho[0]) & np.isinf(self._rho[1])  # of a batch, perhaps some
+        self._shift = np.where(met, 0.5 * (_inner(b, self._g) - _inner(a, self._f)), 0.0)
+        self._f += self._shift[:, None]
+        self._g -= self._shift[:, None]
         rows, cols, cost = problem.marginals(self._F, self._G, cost=True)
         assert cost is not None
         self._rows = rows
@@ -120,7 +120,7 @@ class SinkhornResult:
         self.marginal_error = self._scalar(error)
         # A solver may stop on the state before its last step; what is returned is what counts.
         room = 2.0 * settings.tol + (1e-5 if problem.at.dtype == "float32" else 1e-12)
-        sound = np.isfinite(error) if self._relaxed else error <= room
+        sound = np.where(met, error <= room, np.isfinite(error))
         self.converged = self._scalar(np.asarray(solution.converged) & sound)
         self.n_iter, self.n_newton = self._scalar(solution.n_iter), self._scalar(solution.n_newton)
         self.method = solution.method
@@ -465,7 +465,9 @@ class SinkhornResult:
         change = _over(f, rho)
         own = np.where(np.isinf(rho)[:, None], f, -_times(rho[:, None], np.expm1(-change)))
         left = np.exp(-change) - other.sum(1, keepdims=True)
-        return np.asarray(own - p.eps[:, None] * left)
+        met = np.isinf(self._rho[0]) & np.isinf(self._rho[1])
+        exact = f - _inner(w, f)[:, None]
+        return np.where(met[:, None], exact, own - p.eps[:, None] * left)
 
     def _values(self, v: Doubles) -> Any:
         """A float, or an array like those of the caller."""
@@ -557,22 +559,10 @@ class SinkhornResult:
         """Rows and columns of one problem, (2, n)."""
         p, rows = self._problem, self._rows[problem]
         u = random.uniform(seed, (2, n), stream=_PAIRS, counter=problem)
-        i, j = _inverse(np.cumsum(rows), u[0]), np.zeros(n, np.int64)
+        i = inverse(rows[None], np.zeros(n, np.int64), u[0])
         with np.errstate(divide="ignore", invalid="ignore"):
             F = np.where(self._rows > 0, self._F - np.log(self._rows), -np.inf)
-        order = np.argsort(i, kind="stable")
-        found, first = np.unique(i[order], return_index=True)
-        last = np.append(first[1:], n)
-        size = max(1, _BLOCK // p.m)
-        start = 0
-        while start < len(found):
-            stop = int(np.searchsorted(found, found[start] + size))
-            low, high = int(found[start]), int(found[stop - 1]) + 1
-            part = to_numpy(p.plan(F, self._G, problem, slice(low, high))).astype(np.float64)
-            for k in range(start, stop):
-                draws = order[first[k] : last[k]]
-                j[draws] = _inverse(np.cumsum(part[found[k] - low]), u[1, draws])
-            start = stop
+        j = draw_columns(p, F, self._G, i, u[1], problem)
         return np.stack([i, j])
 
 
@@ -602,13 +592,6 @@ def _log_excess(w: Doubles, sums: Doubles) -> Doubles:
     """log min(1, w / sums)."""
     ratio = np.divide(w, sums, out=np.ones_like(w), where=(sums > w) & (w > 0))
     return np.log(ratio)
-
-
-def _inverse(cumulative: Doubles, u: Doubles) -> Any:
-    """Where `u` in [0, 1) falls in a distribution; never where there is no mass."""
-    total = cumulative[-1]
-    index = np.searchsorted(cumulative, u * total, side="right")
-    return np.minimum(index, np.searchsorted(cumulative, total, side="left"))
 
 
 def _memory() -> float:

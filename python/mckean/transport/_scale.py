@@ -103,8 +103,7 @@ class Stall:
     """Says which errors have stopped falling, and are as small as rounding lets them be."""
 
     def __init__(self, dtype: str, batch: int, patience: int = _PATIENCE) -> None:
-        self._unit = 1.2e-7 if dtype == "float32" else 2.2e-16
-        self._base = 1e-5 if dtype == "float32" else 1e-12
+        self._base = 3e-6 if dtype == "float32" else 1e-12
         self._patience = patience
         self._best = np.full(batch, np.inf)
         self._at = np.zeros(batch, np.int64)
@@ -117,9 +116,9 @@ class Stall:
         waited = done - self._at[rows] >= self._patience
         if not waited.any():
             return waited
-        # Exponents F + G - C / eps are rounded relative to their terms.
+        # Scalings are float64 numbers, whatever the costs are.
         terms = [np.max(np.where(np.isfinite(v), abs(v), 0.0), axis=1) for v in (F, G)]
-        floor = np.maximum(self._base, 2 * self._unit * (terms[0] + terms[1]))
+        floor = np.maximum(self._base, 4.4e-16 * (terms[0] + terms[1]))
         return np.asarray(waited & (self._best[rows] <= floor))
 
 

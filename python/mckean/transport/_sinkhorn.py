@@ -13,6 +13,7 @@ from mckean.transport._arguments import (
     check_feasible,
     clouds,
     cost_matrix,
+    free_marginals,
     penalties,
     regularize,
     settings_of,
@@ -75,13 +76,15 @@ def sinkhorn(
         Where to start: a `SinkhornResult`; potentials (f, g), of which g is used, the other one being half an iteration
         away; g alone or f alone, told apart by their lengths (g if both fit); "epsscale", which is `eps_scaling`; or a
         function ``(x, y, a, b) -> g`` such as a fitted predictor, x and y being None for a cost. By default zero.
-    unbalanced : float, or pair of float, optional
+    unbalanced : float, or array, shape (batch,), or pair of these, optional
         Relax the marginals [3]_: ``rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)`` is added instead of constraints, and the
-        masses may differ. ``math.inf`` on one side keeps its constraint.
+        masses may differ. ``math.inf`` on one side keeps its constraint. A tuple or list is a pair, an array one number
+        for each problem; where both are infinite weights sum to 1.
     eps_scaling : bool
         Start from larger eps, halved in every iteration.
-    acceleration : {"anderson", None} or float
-        Guarded Anderson extrapolation, plain iterations, or over-relaxation by a factor in (0, 2).
+    acceleration : {"anderson", "relaxation", None} or float
+        Guarded Anderson extrapolation; over-relaxation, by a factor that follows from the contraction seen (Young's
+        rule) or by one in (0, 2); or plain iterations, for None. Relaxed marginals take over-relaxation as "anderson".
     normalize : bool
         Divide `a` and `b` by their sums first.
     device : str, optional
@@ -139,7 +142,10 @@ def sinkhorn(
         method, tol, max_iter, acceleration, eps_scaling or _scaled(init), relaxed
     )
     strength, relative = strengths(eps, rel_eps, batch)
-    rules: dict[str, Any] = {"free": relaxed is not None, "normalize": flag(normalize, "normalize")}
+    rules: dict[str, Any] = {
+        "free": free_marginals(relaxed, batch),
+        "normalize": flag(normalize, "normalize"),
+    }
     u = marginal(a, "a", n, batch, at, "cost", **rules)
     v = marginal(b, "b", m, batch, at, "cost", **rules)
     check_feasible(at, u, v)
@@ -236,7 +242,10 @@ def sinkhorn_points(
         method, tol, max_iter, acceleration, eps_scaling or _scaled(init), relaxed
     )
     strength, relative = strengths(eps, rel_eps, batch)
-    rules: dict[str, Any] = {"free": relaxed is not None, "normalize": flag(normalize, "normalize")}
+    rules: dict[str, Any] = {
+        "free": free_marginals(relaxed, batch),
+        "normalize": flag(normalize, "normalize"),
+    }
     u = marginal(a, "a", at.shape[-2], batch, at, "x", **rules)
     v = marginal(b, "b", other.shape[-2], batch, at, "x", **rules)
     problem = Problem.of_points(at, other, power, u, v, strength, device)

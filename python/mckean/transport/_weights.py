@@ -22,12 +22,13 @@ def marginal(
     at: Input,
     at_name: str,
     *,
-    free: bool,
+    free: Any,
     normalize: bool,
 ) -> Doubles:
     """Weights (size,) or (batch, size) as (batch, size); None are equal ones, of sum 1.
 
-    Sums are 1 up to rounding, which is taken off, unless the marginals are `free`: then any positive sum will do.
+    Sums are 1 up to rounding, which is taken off, unless the marginals are `free` (one for all, or (batch,)): then any
+    positive sum will do.
     """
     count = 1 if batch is None else batch
     if w is None:
@@ -45,16 +46,16 @@ def marginal(
     for got in (float(total.min()), float(total.max())):
         if not 0.0 < got < np.inf:
             raise ValueError(f"{name}: expected weights of a positive, finite sum, got {got}")
-    if not free and not normalize:
-        off = abs(total - 1.0)
+    values, total = (np.broadcast_to(v, (count, v.shape[-1])) for v in (values, total))
+    met = ~np.broadcast_to(free, count)[:, None]
+    if not normalize:
+        off = np.where(met, abs(total - 1.0), 0.0)
         if off.max() > _OFF.get(found.dtype, 1e-6):
             raise ValueError(
                 f"{name}: expected weights that sum to 1, or normalize=True, or unbalanced=rho, "
                 f"got a sum of {total.flat[off.argmax()]:.8g}"
             )
-    if normalize or not free:
-        values /= total
-    return np.array(np.broadcast_to(values, (count, size)), order="C")
+    return np.ascontiguousarray(values / np.where(met | normalize, total, 1.0))
 
 
 def flag(value: Any, name: str) -> bool:

@@ -113,8 +113,9 @@ def test_prints_its_tables(family, peer, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
     bench = importlib.import_module(f"bench_{family}")
     before = mk.get_num_threads()
+    less = {"sinkhorn": "--budget 0.2", "sliced": "--d 2 --budget 0.5"}.get(family, "")
     try:
-        bench.main(f"--size 64 --threads 1 --quick --dtype float32 --peer {peer}".split())
+        bench.main(f"--size 64 --threads 1 --quick --dtype float32 --peer {peer} {less}".split())
     finally:
         mk.set_num_threads(before)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

@@ -17,6 +17,8 @@ from mckean.transport._solve import Settings, Solution
 
 __all__ = ["SinkhornResult"]
 
+_BLOCK = 1 << 20  # entries of a plan that are worked on together
+
 _PAIRS = 0x70616972  # stream of mk.random
 
 

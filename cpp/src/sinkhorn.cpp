@@ -387,7 +387,7 @@ struct Cut {
       block = std::min<int64_t>(std::max<int64_t>(fitting / step, 1), 24 / step) * step;
       block = std::max<int64_t>(block, std::min<int64_t>(12, round_up(n, step)));
     } else {
-      block = fitting >= 8 ? 8 : row_step;
+      block = row_step;
     }
     // Few chunks where their column sums are long; never fewer than a machine has cores to share them.
     int64_t most = m > (int64_t{1} << 17) ? 16 : 32;

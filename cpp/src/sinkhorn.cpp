@@ -338,7 +338,8 @@ struct Split {
   // Moves powers of 2 from a factor to its whole number.
   void settle(int64_t i) {
     double f = factor[i];
-    if ((f > 0.25 && f < 4.0) || f == 0.0 || !there(i)) return;
+    // What over-relaxation has thrown out of range stays there for the caller to see.
+    if ((f > 0.25 && f < 4.0) || f == 0.0 || !std::isfinite(f) || !there(i)) return;
     int by = std::ilogb(f);
     whole.get()[i] += static_cast<T>(by);
     set_factor(i, std::ldexp(f, -by));

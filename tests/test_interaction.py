@@ -539,7 +539,7 @@ import signal, time
 import numpy as np
 import mckean as mk
 x = np.random.default_rng(0).normal(size=(400_000, 3))
-signal.setitimer(signal.ITIMER_REAL, 0.3)
+signal.setitimer(signal.ITIMER_REAL, 0.3, 1.0)  # again: an import may swallow the first
 def ring(*_):
     global rang
     rang = time.perf_counter()
@@ -549,6 +549,7 @@ try:
     {call}
     print("not interrupted")
 except KeyboardInterrupt:
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
     print(mk.kernel_sum(mk.kernels.Gaussian(1.0), x[:1], x[:1])[0])
 """
     start = time.monotonic()

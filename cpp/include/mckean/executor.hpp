@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mckean/kernels.hpp"
+#include "mckean/lowrank.hpp"
 
 #ifndef MK_EXECUTOR
 #error "MK_EXECUTOR must be cpu or cuda"
@@ -208,6 +209,79 @@ struct KeptEntries {
 template <class T>
 struct Transport;
 
+// ---- low-rank models ------------------------------------------------------------------------------------------------
+// One step of Lanczos' method: w = A v_{count-1} is made orthogonal to the basis, and w / |w| appended to it.
+template <class T>
+struct LanczosArgs {
+  int64_t dim, count;  // vectors in the basis; 0: w itself is normalised
+  T* basis;            // (count + 1 at least, dim): vectors are rows
+  T* w;                // (dim,); overwritten
+  bool recurrence;     // first subtract the parts along the last two vectors, the last but one with the factor beta
+  double beta;
+  int passes;    // of Gram-Schmidt against the whole basis: 0, 1 (and a second where the norm fell below 0.7071), 2
+  double least;  // a norm of at most this is a breakdown: the row count of the basis is not written
+  double* coefficients;  // host (count,): all that was subtracted of every vector
+};
+struct LanczosStep {
+  double norm;  // of w after all; NaN or infinite where w was not finite
+  int passes;   // done
+};
+
+// A tall matrix (dim, columns), or with `rows` its transpose (columns, dim), row-major.
+template <class T>
+struct Tall {
+  const T* data;
+  int64_t columns;
+  bool rows;
+};
+
+// sum_a scale_a f_a(U diag(s) U^T + t I) b_a for every row, of a batch of models.
+constexpr int max_spectral_terms = 4;
+template <class T>
+struct SpectralTerm {
+  Spectral function;
+  double scale;
+  const T* b;  // (batch, rows, dim); null: normals, element i of the output drawing number i
+};
+template <class T>
+struct LowRankArgs {
+  int64_t batch, rows, dim, rank;
+  const T* U;       // (batch, dim, rank)
+  const T* s;       // (batch, rank)
+  const double* t;  // host: (batch,), or (1,) for all
+  bool t_per_batch;
+  const double* least;  // host, like t; read by Spectral::precondition only
+  int n_terms;
+  SpectralTerm<T> terms[max_spectral_terms];
+  uint64_t key, counter;
+  T* out;  // (batch, rows, dim); may be one of the b
+};
+
+// (W W^T + t I)^-1 b or its root, W any columns; with a diagonal, (D + W W^T)^-1 b (t = 1), or a root R of it, R R^T = that.
+template <class T>
+struct WoodburyArgs {
+  int64_t batch, dim, rank;
+  const T* W;         // (batch, dim, rank)
+  const T* diagonal;  // (batch, dim), or (dim,) for all unless diagonal_per_batch; > 0; null: none
+  bool diagonal_per_batch;
+  const double* t;  // host: (batch,) or (1,)
+  bool t_per_batch;
+  Spectral function;  // solve or sqrt_solve
+  const T* b;         // (batch, dim); null with out
+  T* out;             // (batch, dim)
+  double* logdet;     // (batch,), of the matrix itself; null: not wanted
+};
+
+// e' of levenberg_marquardt() for every row of (rows, dim) arrays.
+template <class T>
+struct DirectionArgs {
+  int64_t rows, dim;
+  const T *e, *previous;
+  DampingRule rule;
+  double value, kappa;
+  T* out;
+};
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -320,6 +394,31 @@ void transport_plan(Transport<T>& transport, const Scalings& at, int64_t problem
 template <class T>
 KeptEntries transport_kept(Transport<T>& transport, const Scalings& at, int64_t problem, const double* row_level,
                            const double* col_level, int64_t most, Queue queue);
+
+// ---- low-rank models; functions that return host memory wait for the device
+template <class T>
+LanczosStep lanczos_step(const LanczosArgs<T>& args, Queue queue);
+// out host (A.columns, B.columns) = A^T B
+template <class T>
+void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Queue queue);
+// out = A M, or out += A M: M host (A.columns, columns); out (dim, columns), or with out_rows (columns, dim). With both as
+// rows, out may be A.
+template <class T>
+void tall_multiply(int64_t dim, const Tall<T>& A, const double* M, int64_t columns, bool add, bool out_rows, T* out,
+                   Queue queue);
+template <class T>
+void lowrank_apply(const LowRankArgs<T>& args, Queue queue);
+// out (batch, rows) = b^T f(U diag(s) U^T + t I) b of the one term.
+template <class T>
+void lowrank_quadratic(const LowRankArgs<T>& args, double* out, Queue queue);
+// Returns how many items were not positive definite to rounding; their out is NaN.
+template <class T>
+int64_t woodbury(const WoodburyArgs<T>& args, Queue queue);
+// W W^T = U diag(s) U^T: U (batch, dim, rank), s (batch, rank) falling; directions below rounding have s = 0 and U = 0.
+template <class T>
+void gram_factor(int64_t batch, int64_t dim, int64_t rank, const T* W, T* U, T* s, Queue queue);
+template <class T>
+void levenberg_marquardt_rows(const DirectionArgs<T>& args, Queue queue);
 
 template <class T>
 void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);

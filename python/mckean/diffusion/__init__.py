@@ -1,0 +1,3 @@
+"""Samplers driven by a denoiser."""
+
+__all__: list[str] = []

@@ -2,6 +2,6 @@
 
 from mckean.lowrank._lanczos import lanczos
 from mckean.lowrank._nystrom import nystrom
-from mckean.lowrank._operator import LowRankOperator
+from mckean.lowrank._operator import LowRankOperator, Preconditioner
 
-__all__ = ["LowRankOperator", "lanczos", "nystrom"]
+__all__ = ["LowRankOperator", "Preconditioner", "lanczos", "nystrom"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,22 @@ FUNCTIONS = {
 }
 _MAX_TERMS = 4  # of one native call
 _ORTHONORMAL = {"float32": 1e-3, "float64": 1e-6}  # largest entry of U^T U - I that passes
+
+
+def in_doubles(x: Input, shape: Sequence[int], write: Callable[[Any], None]) -> Any:
+    """What `write` puts into float64 memory where `x` is: a float, or an array like `x`."""
+    # JAX may lack float64.
+    jax = x.framework.name == "jax"
+    carrier = FRAMEWORKS["numpy" if x.device == "cpu" else "cupy"] if jax else x.framework
+    out = carrier.empty(shape, "float64", x.device)
+    if math.prod(shape):
+        write(out.data)
+    found = out.result()
+    if not shape:
+        return float(found)
+    if jax:
+        return x.framework.asarray(carrier.to_numpy(found).astype(x.dtype), x.device)
+    return found if x.dtype == "float64" else x.framework.cast(found, x.dtype)
 
 
 class LowRankOperator:
@@ -261,16 +277,11 @@ class LowRankOperator:
         x, _ = self._vectors(b, axis, "b")
         t = self._shift(damping, MATVEC)
         shape = x.shape[:-1]
-        host = x.framework.name == "jax" and x.device == "cpu"  # which may lack float64
-        out = (FRAMEWORKS["numpy"] if host else x.framework).empty(shape, "float64", x.device)
-        if math.prod(shape):
-            _native.quadratic(self._U.data, self._s.data, t, MATVEC, x.data, out.data, self.place)
-        found = out.result()
-        if not shape:
-            return float(found)
-        if host:
-            return x.framework.asarray(found.astype(x.dtype), x.device)
-        return found if x.dtype == "float64" else x.framework.cast(found, x.dtype)
+
+        def write(out: Any) -> None:
+            _native.quadratic(self._U.data, self._s.data, t, MATVEC, x.data, out, self.place)
+
+        return in_doubles(x, shape, write)
 
     def logdet(self, damping: Any = 0.0) -> Any:
         """log det(A + damping I).
@@ -654,7 +665,7 @@ class LowRankOperator:
         each = (self.batch,)
         mores, sigmas = np.broadcast_to(more, each), np.broadcast_to(sigma, each)
         leasts = self._leasts()
-        t = mores + sigmas
+        t: Doubles = mores + sigmas
         fine = mores >= 0.0
         if function > MATVEC:
             fine &= (t > 0.0) & (t + leasts > 0.0)
@@ -664,7 +675,8 @@ class LowRankOperator:
         return t
 
     def _leasts(self) -> Doubles:
-        return self._values.min(-1, initial=math.inf)
+        least: Doubles = self._values.min(-1, initial=math.inf)
+        return least
 
     def _check_shift(
         self, damping: float, sigma: float, least: float, function: int, where: str = ""

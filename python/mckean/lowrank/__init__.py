@@ -1,5 +1,6 @@
 """Low-rank models of Hessians."""
 
+from mckean.lowrank._hvp import FiniteDifferenceHessian, hessian_operator, hvp
 from mckean.lowrank._lanczos import lanczos
 from mckean.lowrank._nystrom import nystrom
 from mckean.lowrank._operator import LowRankOperator, Preconditioner
@@ -12,9 +13,12 @@ from mckean.lowrank._woodbury import (
 )
 
 __all__ = [
+    "FiniteDifferenceHessian",
     "LowRankOperator",
     "Preconditioner",
     "from_factor",
+    "hessian_operator",
+    "hvp",
     "lanczos",
     "nystrom",
     "woodbury_logdet",

@@ -1,5 +1,6 @@
 """Traces of functions by Lanczos quadrature, Hutchinson's and the Hutch++ estimators."""
 
+import functools
 import math
 
 import numpy as np
@@ -28,6 +29,11 @@ def mixed(lam, seed=0, reflections=6):
 
 
 def rotated(lam, seed=0):
+    return _rotated(tuple(lam), seed)
+
+
+@functools.cache
+def _rotated(lam, seed):
     q = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(lam), len(lam))))[0]
     return (q * lam) @ q.T
 

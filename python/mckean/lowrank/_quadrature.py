@@ -362,8 +362,10 @@ def _hutchpp(A: Matvec, r: int, seed: int) -> TraceEstimate:
     basis_size(A, 0, size, size)
     _, w = A.settle(probe(seed, A.d, 0, stream=_SKETCH))
     Q = A.empty((size + 1, A.d)).data
-    scratch, rank, scale = np.empty(size), 0, 0.0
-    for i in range(size):
+    scratch, rank, scale = np.empty(size + 1), 0, 0.0
+    for i in range(r):
+        if rank == size:
+            break
         w = A.own_data(w if i == 0 else A.settle(probe(seed, A.d, i, stream=_SKETCH))[1])
         length = math.sqrt(_finite(A, A.dot(w, w)))
         scale = max(scale, length)

@@ -352,7 +352,7 @@ void write_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n
                   std::vector<T>& base) {
   int64_t first = item * a.dim + from;
   Beside<T> beside = beside_of(a, item);
-  const T* x[max_spectral_terms];
+  const T* x[max_spectral_terms] = {};
   for (int c = 0; c < beside.count; ++c) x[c] = vector_of_term(a, beside.term[c], first, n, noise);
   const T* start = x[0];
   T alpha = beside.factor[0];

@@ -41,7 +41,10 @@ FUNCTIONS = {"matvec": 1.0, "solve": -1.0, "sqrt_solve": -0.5, "sqrt_matvec": 0.
 def test_functions_are_those_of_the_dense_matrix(xp, dtype, function, sigma, shape):
     rng = np.random.default_rng(0)
     d, k = shape
-    U, s = orthonormal(rng, d, k).astype(dtype), np.sort(rng.uniform(-0.3, 9, k))[::-1].astype(dtype)
+    U, s = (
+        orthonormal(rng, d, k).astype(dtype),
+        np.sort(rng.uniform(-0.3, 9, k))[::-1].astype(dtype),
+    )
     op = LowRankOperator(xp.asarray(U), xp.asarray(s.copy()), sigma=sigma)
     t = 0.7 + sigma
     if d > 100:  # an eigenvalue for each column, and t
@@ -88,13 +91,18 @@ def test_logdet_trace_dense_quadratic(xp, dtype):
     rng = np.random.default_rng(2)
     for batch in (None, 4):
         U = orthonormal(rng, 12, 3, batch).astype(dtype)
-        s = rng.uniform(-0.1, 5, U.shape[:-2] + (3,)).astype(dtype)
+        s = rng.uniform(-0.1, 5, (*U.shape[:-2], 3)).astype(dtype)
         op = LowRankOperator(xp.asarray(U), xp.asarray(s), sigma=0.5)
         A = dense(U.astype(float), s.astype(float), 0.5)
         shifted = dense(U.astype(float), s.astype(float), 1.3)
         b = rng.standard_normal((4, 12)).astype(dtype)
         close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
-        found = [op.logdet(0.8), op.trace(), op.to_dense(0.8), op.quadratic(xp.asarray(b), 0.8, axis=-1)]
+        found = [
+            op.logdet(0.8),
+            op.trace(),
+            op.to_dense(0.8),
+            op.quadratic(xp.asarray(b), 0.8, axis=-1),
+        ]
         if batch is None:
             assert isinstance(found[0], float) and isinstance(found[1], float)
             one = op.quadratic(xp.asarray(b[0]), 0.8)
@@ -240,16 +248,28 @@ def test_combine(xp, dtype):
         s = s if batch is None else np.stack([s] * batch)
         op = LowRankOperator(xp.asarray(U), xp.asarray(s))
         x, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
-        terms = [("identity", 1.0, xp.asarray(x)), ("solve", 0.5, xp.asarray(g)), ("sqrt_solve", 2.0, None)]
+        terms = [
+            ("identity", 1.0, xp.asarray(x)),
+            ("solve", 0.5, xp.asarray(g)),
+            ("sqrt_solve", 2.0, None),
+        ]
         found = op.combine(terms, 0.4, seed=11, stream=3, counter=6)
         assert xp.dtype(found) == dtype
         z = mk.random.normal(11, shape, stream=3, counter=6, dtype=dtype)
-        each = [x, op.solve(xp.asarray(g), 0.4, axis=-1), op.sqrt_solve(xp.asarray(z), 0.4, axis=-1)]
+        each = [
+            x,
+            op.solve(xp.asarray(g), 0.4, axis=-1),
+            op.sqrt_solve(xp.asarray(z), 0.4, axis=-1),
+        ]
         expected = each[0] + 0.5 * xp.to_numpy(each[1]) + 2.0 * xp.to_numpy(each[2])
         np.testing.assert_allclose(xp.to_numpy(found), expected, atol=TOLERANCE[dtype] * 10)
-        noise = op.combine([("sqrt_matvec", 1.0, None), ("matvec", 1.0, None)], 0.4, seed=11, shape=shape)
+        noise = op.combine(
+            [("sqrt_matvec", 1.0, None), ("matvec", 1.0, None)], 0.4, seed=11, shape=shape
+        )
         z = xp.asarray(mk.random.normal(11, shape, dtype=dtype))
-        expected = xp.to_numpy(op.sqrt_matvec(z, 0.4, axis=-1)) + xp.to_numpy(op.matvec(z, 0.4, axis=-1))
+        expected = xp.to_numpy(op.sqrt_matvec(z, 0.4, axis=-1)) + xp.to_numpy(
+            op.matvec(z, 0.4, axis=-1)
+        )
         np.testing.assert_allclose(xp.to_numpy(noise), expected, atol=TOLERANCE[dtype] * 10)
 
 
@@ -260,8 +280,16 @@ def test_combine_errors():
         ([], {}, "terms: expected 1 to 4, got 0"),
         ([("identity", 1.0, x)] * 5, {}, "terms: expected 1 to 4, got 5"),
         ([("root", 1.0, x)], {}, r"terms\[0\]\[0\]: expected one of"),
-        ([("identity", 1.0, x), ("solve", 1.0, np.ones((2, 4)))], {"damping": 1.0}, r"terms\[1\]\[2\]: "),
-        ([("identity", 1.0, np.ones((3, 5)))], {}, r"terms\[0\]\[2\]: expected vectors of length 4"),
+        (
+            [("identity", 1.0, x), ("solve", 1.0, np.ones((2, 4)))],
+            {"damping": 1.0},
+            r"terms\[1\]\[2\]: ",
+        ),
+        (
+            [("identity", 1.0, np.ones((3, 5)))],
+            {},
+            r"terms\[0\]\[2\]: expected vectors of length 4",
+        ),
         ([("identity", 1.0, x), ("solve", 1.0, x)], {}, "damping: "),
         ([("identity", np.nan, x)], {}, "scale: "),
         ([("identity", 1.0, None)], {}, "shape: "),
@@ -293,9 +321,13 @@ def test_arithmetic(xp, dtype):
         (-op, -A),
     ]:
         assert isinstance(made, LowRankOperator) and xp.dtype(made.U) == xp.dtype(made.s) == dtype
-        np.testing.assert_allclose(xp.to_numpy(made @ xp.asarray(b)), expected @ b, atol=TOLERANCE[dtype] * 10)
+        np.testing.assert_allclose(
+            xp.to_numpy(made @ xp.asarray(b)), expected @ b, atol=TOLERANCE[dtype] * 10
+        )
     np.testing.assert_allclose(
-        xp.to_numpy((op + 2.0).solve(xp.asarray(b))), xp.to_numpy(op.solve(xp.asarray(b), 2.0)), rtol=1e-6
+        xp.to_numpy((op + 2.0).solve(xp.asarray(b))),
+        xp.to_numpy(op.solve(xp.asarray(b), 2.0)),
+        rtol=1e-6,
     )
     with pytest.raises(TypeError):
         op + op
@@ -320,7 +352,9 @@ def test_truncate(xp):
     assert op.truncate(0).rank == 0 and op.truncate(4).rank == 4
     with pytest.raises(ValueError, match="rank: expected at most 4, got 5"):
         op.truncate(5)
-    batch = LowRankOperator(xp.asarray(orthonormal(rng, 6, 3, 2)), xp.asarray(np.array([[3.0, 2, 1], [1.0, 2, 3]])))
+    batch = LowRankOperator(
+        xp.asarray(orthonormal(rng, 6, 3, 2)), xp.asarray(np.array([[3.0, 2, 1], [1.0, 2, 3]]))
+    )
     small = batch.truncate(2)
     assert xp.to_numpy(small.s).tolist() == [[3.0, 2.0], [2.0, 3.0]]
     np.testing.assert_array_equal(xp.to_numpy(small.U)[1], xp.to_numpy(batch.U)[1][:, 1:])
@@ -335,8 +369,12 @@ def test_preconditioner(xp, dtype):
     expected = 1.5 * U64 @ np.diag(1 / (s + 0.5)) @ U64.T + np.eye(10) - U64 @ U64.T
     b = rng.standard_normal((10, 2)).astype(dtype)
     np.testing.assert_allclose(xp.to_numpy(P(xp.asarray(b))), expected @ b, atol=TOLERANCE[dtype])
-    np.testing.assert_allclose(xp.to_numpy(P @ xp.asarray(b[:, 0].copy())), expected @ b[:, 0], atol=TOLERANCE[dtype])
-    np.testing.assert_allclose(P.as_linear_operator() @ b[:, 0], expected @ b[:, 0], atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(
+        xp.to_numpy(P @ xp.asarray(b[:, 0].copy())), expected @ b[:, 0], atol=TOLERANCE[dtype]
+    )
+    np.testing.assert_allclose(
+        P.as_linear_operator() @ b[:, 0], expected @ b[:, 0], atol=TOLERANCE[dtype]
+    )
     # Every model of a batch has its own least eigenvalue.
     values = np.stack([s, 2 * s])
     batch = LowRankOperator(xp.asarray(np.stack([U, U])), xp.asarray(values))
@@ -358,11 +396,17 @@ def test_scipy(xp, dtype):
     assert isinstance(L, linalg.LinearOperator) and L.shape == (40, 40) and L.dtype == dtype
     X = rng.standard_normal((40, 3))
     np.testing.assert_allclose(L @ X, A @ X, rtol=1e-3 if dtype == "float32" else 1e-12)
-    np.testing.assert_allclose(L.rmatvec(X[:, 0]), A @ X[:, 0], rtol=1e-3 if dtype == "float32" else 1e-11)
-    np.testing.assert_allclose(L.T @ X[:, :1], A @ X[:, :1], rtol=1e-3 if dtype == "float32" else 1e-11)
+    np.testing.assert_allclose(
+        L.rmatvec(X[:, 0]), A @ X[:, 0], rtol=1e-3 if dtype == "float32" else 1e-11
+    )
+    np.testing.assert_allclose(
+        L.T @ X[:, :1], A @ X[:, :1], rtol=1e-3 if dtype == "float32" else 1e-11
+    )
     top = linalg.eigsh(L, k=3, v0=np.ones(40, dtype))[0]
     np.testing.assert_allclose(np.sort(top)[::-1], [90.5, 50.5, 20.5], rtol=1e-4)
-    x, info = linalg.cg(L, X[:, 0].astype(dtype), M=op.as_linear_operator(0.5, function="solve"), rtol=1e-4)
+    x, info = linalg.cg(
+        L, X[:, 0].astype(dtype), M=op.as_linear_operator(0.5, function="solve"), rtol=1e-4
+    )
     assert info == 0
     np.testing.assert_allclose(A @ x, X[:, 0], atol=1e-2)
     with pytest.raises(ValueError, match="batch"):
@@ -391,7 +435,11 @@ def test_wrong_arguments():
     op = LowRankOperator(U, s)
     for make, kind, message in [
         (lambda: LowRankOperator(np.ones(3), s), ValueError, "U: expected shape"),
-        (lambda: LowRankOperator(np.ones((2, 3)), s), ValueError, "U: expected at most as many columns"),
+        (
+            lambda: LowRankOperator(np.ones((2, 3)), s),
+            ValueError,
+            "U: expected at most as many columns",
+        ),
         (lambda: LowRankOperator(U, np.ones(3)), ValueError, "s: expected shape"),
         (lambda: LowRankOperator(U, s.astype("float32")), TypeError, "s: expected float64"),
         (lambda: LowRankOperator(U, np.array([np.nan, 1.0])), ValueError, "s: expected finite"),
@@ -400,9 +448,17 @@ def test_wrong_arguments():
         (lambda: LowRankOperator(2 * U, s), ValueError, "U: expected orthonormal columns.* by 3"),
         (lambda: LowRankOperator(0 * U, s), ValueError, "U: expected orthonormal columns"),
         (lambda: LowRankOperator(np.full((4, 2), np.nan), s), ValueError, "U: expected finite"),
-        (lambda: LowRankOperator(np.stack([U, 1.01 * U]), np.stack([s, s])), ValueError, "U: expected orthonormal"),
+        (
+            lambda: LowRankOperator(np.stack([U, 1.01 * U]), np.stack([s, s])),
+            ValueError,
+            "U: expected orthonormal",
+        ),
         (lambda: op.solve(np.ones(3), 1.0), ValueError, "b: "),
-        (lambda: op.solve(np.ones((3, 4)), 1.0), ValueError, r"b: expected shape \(d,\) or \(d, p\)"),
+        (
+            lambda: op.solve(np.ones((3, 4)), 1.0),
+            ValueError,
+            r"b: expected shape \(d,\) or \(d, p\)",
+        ),
         (lambda: op.solve(np.ones((4, 3)), 1.0, axis=-1), ValueError, "b: "),
         (lambda: op.solve(np.ones(4), 1.0, axis=1), ValueError, "axis: "),
         (lambda: op.solve(np.ones(4, "float32"), 1.0), TypeError, "b: expected float64"),
@@ -501,7 +557,9 @@ def test_threads_do_not_change_a_bit(dtype):
         for n in (1, 2, 3):
             mk.set_num_threads(n)
             op = LowRankOperator(U, s)
-            found.append((op.solve(b, 0.1), op.quadratic(b, 0.1), op.sqrt_solve(b[:, 0].copy(), 0.1)))
+            found.append(
+                (op.solve(b, 0.1), op.quadratic(b, 0.1), op.sqrt_solve(b[:, 0].copy(), 0.1))
+            )
     finally:
         mk.set_num_threads(before)
     for other in found[1:]:

@@ -2,6 +2,24 @@
 
 from mckean.lowrank._lanczos import lanczos
 from mckean.lowrank._nystrom import NystromSketch, nystrom
-from mckean.lowrank._operator import LowRankOperator
+from mckean.lowrank._operator import LowRankOperator, Preconditioner
+from mckean.lowrank._woodbury import (
+    from_factor,
+    woodbury_logdet,
+    woodbury_noise,
+    woodbury_solve,
+    woodbury_sqrt_solve,
+)
 
-__all__ = ["LowRankOperator", "NystromSketch", "lanczos", "nystrom"]
+__all__ = [
+    "LowRankOperator",
+    "NystromSketch",
+    "Preconditioner",
+    "from_factor",
+    "lanczos",
+    "nystrom",
+    "woodbury_logdet",
+    "woodbury_noise",
+    "woodbury_solve",
+    "woodbury_sqrt_solve",
+]

@@ -1,5 +1,6 @@
 """Low-rank models of Hessians."""
 
+from mckean.lowrank._history import History, from_history
 from mckean.lowrank._lanczos import lanczos
 from mckean.lowrank._nystrom import NystromSketch, nystrom
 from mckean.lowrank._operator import LowRankOperator, Preconditioner
@@ -12,10 +13,12 @@ from mckean.lowrank._woodbury import (
 )
 
 __all__ = [
+    "History",
     "LowRankOperator",
     "NystromSketch",
     "Preconditioner",
     "from_factor",
+    "from_history",
     "lanczos",
     "nystrom",
     "woodbury_logdet",

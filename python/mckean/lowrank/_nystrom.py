@@ -343,9 +343,7 @@ class NystromSketch:
         s = (sigma[: self.rank] ** 2 - shift).clip(0.0) if norm > 0.0 else np.zeros(self.rank)
         self.top = float(s[0])
         values = Y.framework.asarray(s.astype(Y.dtype), Y.device)
-        op = LowRankOperator(B.to_columns(M[:, : self.rank]).result(), values)
-        op.error_estimate = None
-        return op
+        return LowRankOperator(B.to_columns(M[:, : self.rank]).result(), values, check=False)
 
 
 def _cholesky(core: Doubles, shift: float, largest: float, omega: Tall) -> tuple[Doubles, float]:

@@ -1,5 +1,6 @@
 """Low-rank models of Hessians."""
 
+from mckean.lowrank._cg import CGResult, conjugate_gradient, nystrom_pcg
 from mckean.lowrank._history import History, from_history
 from mckean.lowrank._lanczos import lanczos
 from mckean.lowrank._nystrom import NystromSketch, nystrom
@@ -13,14 +14,17 @@ from mckean.lowrank._woodbury import (
 )
 
 __all__ = [
+    "CGResult",
     "History",
     "LowRankOperator",
     "NystromSketch",
     "Preconditioner",
+    "conjugate_gradient",
     "from_factor",
     "from_history",
     "lanczos",
     "nystrom",
+    "nystrom_pcg",
     "woodbury_logdet",
     "woodbury_noise",
     "woodbury_solve",

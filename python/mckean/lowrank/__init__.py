@@ -2,6 +2,7 @@
 
 from mckean.lowrank._cg import CGResult, conjugate_gradient, nystrom_pcg
 from mckean.lowrank._history import History, from_history
+from mckean.lowrank._hvp import FiniteDifferenceHessian, hessian_operator, hvp
 from mckean.lowrank._lanczos import lanczos
 from mckean.lowrank._nystrom import NystromSketch, nystrom
 from mckean.lowrank._operator import LowRankOperator, Preconditioner
@@ -15,6 +16,7 @@ from mckean.lowrank._woodbury import (
 
 __all__ = [
     "CGResult",
+    "FiniteDifferenceHessian",
     "History",
     "LowRankOperator",
     "NystromSketch",
@@ -22,6 +24,8 @@ __all__ = [
     "conjugate_gradient",
     "from_factor",
     "from_history",
+    "hessian_operator",
+    "hvp",
     "lanczos",
     "nystrom",
     "nystrom_pcg",

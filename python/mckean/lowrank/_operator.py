@@ -668,14 +668,14 @@ class LowRankOperator:
         each = (self.batch,)
         mores, sigmas = np.broadcast_to(more, each), np.broadcast_to(sigma, each)
         leasts = self._leasts()
-        t: Doubles = mores + sigmas
+        ts: Doubles = mores + sigmas
         fine = mores >= 0.0
         if function > MATVEC:
-            fine &= (t > 0.0) & (t + leasts > 0.0)
+            fine &= (ts > 0.0) & (ts + leasts > 0.0)
         for i in np.flatnonzero(~fine):
             where = f" in item {i}"
             self._check_shift(float(mores[i]), float(sigmas[i]), float(leasts[i]), function, where)
-        return t
+        return ts
 
     def _leasts(self) -> Doubles:
         least: Doubles = self._values.min(-1, initial=math.inf)

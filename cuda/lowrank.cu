@@ -27,8 +27,9 @@ namespace {
 constexpr int64_t part_bytes = MK_LOWRANK_BYTES;
 constexpr int threads = block_threads;
 
+// tests/test_cuda_build.py compiles with MK_UNFUSED, to see that nothing else is fused
 __device__ inline double fused(double a, double b, double c) {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && !defined(MK_UNFUSED)
   return __fma_rn(a, b, c);
 #else
   return a * b + c;
@@ -36,6 +37,12 @@ __device__ inline double fused(double a, double b, double c) {
 }
 __device__ inline bool is_finite(double x) { return x - x == 0.0; }
 __device__ inline double not_a_number() { return static_cast<double>(__builtin_nanf("")); }
+__device__ inline double logarithm(double x) {
+  constexpr double least_normal = 2.2250738585072014e-308, two54 = 18014398509481984.0, ln_two54 = 37.429947750237048;
+  if (x >= least_normal && is_finite(x)) return log_positive<double>(x);
+  if (x > 0.0 && is_finite(x)) return log_positive<double>(x * two54) - ln_two54;
+  return x == 0.0 ? -static_cast<double>(__builtin_inff()) : x > 0.0 ? x : not_a_number();
+}
 __device__ inline int me() { return static_cast<int>(threadIdx.x); }
 
 inline dim3 blocks_for(int64_t n) { return dim3(static_cast<unsigned>(n < max_blocks ? n : max_blocks)); }
@@ -359,7 +366,7 @@ __global__ void __launch_bounds__(threads) gram_kernel(const __grid_constant__ G
         if (with_vector)
           vector[me()] =
               there ? static_cast<double>(g.b[item * dim + first + me()]) / (g.root ? Ops<double>::sqrt(d) : d) : 0.0;
-        if (with_logs) logs[0] += log(d);
+        if (with_logs) logs[0] += logarithm(d);
       }
       __syncthreads();
       const double* other = once ? at.panel.a : at.panel.b;
@@ -1156,7 +1163,7 @@ __global__ void woodbury_kernel(const __grid_constant__ WoodburyCore a) {
       block_cholesky_solve(w.g, k, w.x);
       for (int i = me(); i < k; i += step) {
         a.y[item * k + i] = good ? -w.x[i] / t : not_a_number();
-        logdet += 2.0 * log(w.g[i * k + i]);
+        logdet += 2.0 * logarithm(w.g[i * k + i]);
       }
       if (!good) logdet = not_a_number();
       if (me() == 0) a.failed[item] = good ? 0.0 : 1.0;
@@ -1165,7 +1172,7 @@ __global__ void woodbury_kernel(const __grid_constant__ WoodburyCore a) {
       const double root = Ops<double>::sqrt(t);
       for (int e = me(); e < k; e += step) {
         const double found = w.g[e * k + e], value = found < 0.0 ? 0.0 : found, shifted = Ops<double>::sqrt(value + t);
-        logdet += log(value + t);
+        logdet += logarithm(value + t);
         double dot = 0.0;
         for (int i = 0; i < k; ++i) dot = fused(w.q[i * k + e], w.x[i], dot);
         w.y[e] = -dot / (root * shifted * (root + shifted));
@@ -1180,7 +1187,8 @@ __global__ void woodbury_kernel(const __grid_constant__ WoodburyCore a) {
     if (!a.logdet) continue;
     logdet = small_sum(logdet, room);
     if (me() == 0)
-      a.logdet[item] = logdet + static_cast<double>(a.dim - k) * log(t) + (a.logarithms ? sums[a.width - 1] : 0.0);
+      a.logdet[item] =
+          logdet + static_cast<double>(a.dim - k) * logarithm(t) + (a.logarithms ? sums[a.width - 1] : 0.0);
   }
 }
 
@@ -1316,11 +1324,12 @@ __global__ void gram_factor_kernel(int64_t batch, int64_t rank, const double* gr
     load_symmetric(grams + item * k * k, k, 0.0, w.g);
     block_jacobi(w.g, w.q, k, w.turns, room);
     // w.x: from column to place; w.y: values by place
+    auto value_of = [&](int e) { return w.g[e * k + e] >= 0.0 ? w.g[e * k + e] : 0.0; };
     for (int e = me(); e < k; e += step) {
-      const double value = w.g[e * k + e];
+      const double value = value_of(e);
       int place = 0;
       for (int o = 0; o < k; ++o) {
-        const double other = w.g[o * k + o];
+        const double other = value_of(o);
         place += other > value || (other == value && o < e) ? 1 : 0;
       }
       w.x[e] = static_cast<double>(place);
@@ -1329,7 +1338,7 @@ __global__ void gram_factor_kernel(int64_t batch, int64_t rank, const double* gr
     __syncthreads();
     const double floor = static_cast<double>(k) * 2.220446049250313e-16 * room[0];
     for (int e = me(); e < k; e += step) {
-      const double value = w.g[e * k + e];
+      const double value = value_of(e);
       const int place = static_cast<int>(w.x[e]);
       const bool kept = value > floor;
       s[item * k + place] = kept ? static_cast<T>(value) : T(0);

@@ -1,6 +1,7 @@
 """Points rather than measures: second-order optimisation with low-rank Hessians."""
 
 from mckean.optimizers._equations import Equations, Rosenbrock
+from mckean.optimizers._filtered import FilteredNewton, FilteredNewtonState
 from mckean.optimizers._gns import GNS, GNSState, NormalizedGradient
 from mckean.optimizers._losses import LeastSquaresLoss, LogisticLoss, LogSumExp, SoftmaxLoss
 from mckean.optimizers._minimize import MinimizeResult, minimize
@@ -10,6 +11,8 @@ from mckean.optimizers._scipy import SciPyMinimize, SciPyState
 __all__ = [
     "GNS",
     "Equations",
+    "FilteredNewton",
+    "FilteredNewtonState",
     "GNSState",
     "LeastSquaresLoss",
     "LogSumExp",

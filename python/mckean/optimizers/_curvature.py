@@ -13,7 +13,7 @@ from mckean.optimizers._objective import Vector
 
 __all__ = ["Dense", "LowRank", "Metric", "Products", "Zero"]
 
-# Cholesky factors a search may take before one eigendecomposition serves all its further lam; that costs 5 to 8 of them.
+# One eigendecomposition costs 5 to 8 solves by Cholesky factors: a search takes these before it, which serves the rest.
 _FACTORS, _EIGEN = 5, 500
 
 

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from mckean import lowrank
 from mckean._array import as_input, as_match, to_numpy
 from mckean._errors import as_count, as_real
 from mckean.lowrank import LowRankOperator
-from mckean.optimizers._losses import Smooth
+from mckean.optimizers._losses import Located
 from mckean.optimizers._objective import Vector, _function
 
 __all__ = ["Equations", "Rosenbrock"]
 
 
-class Equations(Smooth):
+class Equations(Located):
     """The power ``|u(x)|^p / p`` of a residual, zero where the equations ``u(x) = 0`` hold.
 
     With J the Jacobian and ``q = J^T u``: gradient ``|u|^(p-2) q``. The model ``ggn`` is
@@ -85,10 +86,8 @@ class Equations(Smooth):
     def _at(self, x: Any) -> tuple[Vector, Vector]:
         """u and J on the host."""
         like = as_input(x, "x", shape=(self.d,))
-        u = as_match(self._residual(like.array), "residual", like, "x", shape=("m",))  # type: ignore[arg-type]
-        J = as_match(
-            self._jacobian(like.array), "jacobian", like, "x", shape=(u.shape[0], self.d)
-        )
+        u = as_match(self._residual(like.array), "residual", like, "x", shape=("m",))
+        J = as_match(self._jacobian(like.array), "jacobian", like, "x", shape=(u.shape[0], self.d))
         return (
             np.asarray(to_numpy(u.array), np.float64),
             np.asarray(to_numpy(J.array), np.float64),
@@ -141,9 +140,7 @@ class Equations(Smooth):
     def product(self, x: Any, model: str = "exact") -> Callable[[Any], Any]:
         """Return the function v to H v at `x`."""
         if model == "exact" and self._second is None:
-            from mckean.lowrank import hvp
-
-            return lambda v: hvp(self.gradient, x, v)
+            return lambda v: lowrank.hvp(self.gradient, x, v)
         if model == "exact":
             H = self._exact(x)
             return lambda v: H @ v
@@ -155,7 +152,8 @@ class Equations(Smooth):
 
         def product(v: Any) -> Any:
             w = np.asarray(to_numpy(v), np.float64)
-            return back(a * (J.T @ (J @ w)) + b * q * (q @ w))
+            rank_one = b * (q[:, None] * (q @ w)).reshape(w.shape)
+            return back(a * (J.T @ (J @ w)) + rank_one)
 
         return product
 
@@ -200,22 +198,18 @@ class Rosenbrock(Equations):
         """What makes two objectives the same."""
         return {"d": self.d, "p": self.p}
 
-    # The chain itself is computed on the host, like the built-in losses.
-    def _host(self, x: Any) -> tuple[Vector, Callable[[Vector], Any]]:
-        return self._point(x)
-
     def _u(self, x: Any) -> Any:
-        w, back = self._host(x)
+        w, back = self._point(x)
         return back(np.concatenate([10 * (w[1:] - w[:-1] ** 2), 1 - w[:-1]]))
 
     def _J(self, x: Any) -> Any:
-        w, back = self._host(x)
+        w, back = self._point(x)
         i = np.arange(self.d - 1)
         J = np.zeros((2 * self.d - 2, self.d))
         J[i, i + 1], J[i, i], J[self.d - 1 + i, i] = 10, -20 * w[:-1], -1
         return back(J)
 
     def _curvature(self, x: Any, weights: Any) -> Any:
-        w, back = self._host(x)
+        _, back = self._point(x)
         c = np.asarray(to_numpy(weights), np.float64)[: self.d - 1]
         return back(np.diag(np.append(-20 * c, 0.0)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import as_input, is_array, to_numpy
+from mckean._array import is_array, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_real, as_seed, nonnegative, positive
 from mckean.lowrank import LowRankOperator, nystrom
 from mckean.optimizers._curvature import Dense, LowRank, Metric, Products, Zero
@@ -108,9 +108,9 @@ class GNS:
 
     Notes
     -----
-    Below ``|g|`` of about 1e-8 the decrease of f is rounding. Hence a trial is accepted also if
-    ``-<g_new, step> >= |g_new|^2 / (4 lam)``, which implies the first test for convex functions,
-    and f has not grown by more than a rounding error. A matrix ``H + lam B`` that is not positive
+    Below ``|g|`` of about 1e-8 the decrease of f is rounding. Hence a trial at which f has not grown
+    by more than rounding is accepted also if ``-<g_new, step> >= |g_new|^2 / (4 lam)``, which implies
+    the first test for convex functions, or if it meets the stopping rule. A matrix ``H + lam B`` that is not positive
     definite, and a trial that is not finite, divide gamma by 4.
 
     The vectors of the method itself are in float64 on the host; the objective sees arrays like
@@ -245,8 +245,9 @@ class GNS:
             step, new_scaled = y - x, self._metric.gradient(g_new)
             new_norm = float(np.linalg.norm(new_scaled))
             decreased = state.value - value >= new_norm**2 / (8 * lam)
-            flat = value - state.value <= math.sqrt(eps) * abs(state.value)
-            accepted = decreased or (flat and float(-(g_new @ step)) >= new_norm**2 / (4 * lam))
+            level = value - state.value <= 64 * eps * abs(state.value)
+            inside = float(-(g_new @ step)) >= new_norm**2 / (4 * lam)
+            accepted = decreased or (level and (inside or new_norm <= self.grad_tol))
             if accepted or value < best[0]:
                 best = (value, y, g_new, new_norm)
             gamma = max(2 * gamma, 1e-9) if accepted else gamma / 2

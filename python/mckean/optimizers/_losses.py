@@ -33,14 +33,48 @@ def _softmax(z: Vector) -> tuple[Vector, Vector]:
     return p / total, (np.log(total) + top)[..., 0]
 
 
-class Smooth:
-    """What the built-in objectives share: points of any framework, computed on the host in float64.
+class Located:
+    """Points of any framework, computed on the host in float64."""
+
+    d: int
+
+    def _point(self, x: Any) -> tuple[Vector, Callable[[Vector], Any]]:
+        """`x` on the host, and what takes results back to where it came from."""
+        checked = as_input(x, "x", shape=(self.d,))
+
+        def back(a: Vector) -> Any:
+            a = np.ascontiguousarray(a.astype(checked.dtype, copy=False))
+            return checked.framework.asarray(a, checked.device)
+
+        return np.asarray(to_numpy(checked.array), np.float64), back
+
+    def value_and_gradient(self, x: Any) -> tuple[float, Any]:
+        """Return both at `x`, in the time of the gradient."""
+        raise NotImplementedError
+
+    def product(self, x: Any, model: str = "exact") -> Callable[[Any], Any]:
+        """Return the function v to H v at `x`."""
+        raise NotImplementedError
+
+    def value(self, x: Any) -> float:
+        """Return the value at `x`, shape (d,)."""
+        return self.value_and_gradient(x)[0]
+
+    def gradient(self, x: Any) -> Any:
+        """Return the gradient at `x`, shape (d,)."""
+        return self.value_and_gradient(x)[1]
+
+    def hvp(self, x: Any, v: Any) -> Any:
+        """Return the Hessian at `x` times `v`, shape (d,) or (d, p)."""
+        return self.product(x)(v)
+
+
+class Smooth(Located):
+    """An objective with closed forms.
 
     A subclass gives `_evaluate` (value and gradient), `_product` (v to H v, v (d,) or (d, p)) and
     `_matrix`.
     """
-
-    d: int
 
     def _evaluate(self, x: Vector) -> tuple[float, Vector]:
         raise NotImplementedError
@@ -51,22 +85,9 @@ class Smooth:
     def _matrix(self, x: Vector, model: str) -> Vector:
         raise NotImplementedError
 
-    def _point(self, x: Any) -> tuple[Vector, Callable[[Vector], Any]]:
-        """`x` on the host, and what takes results back to where it came from."""
-        checked = as_input(x, "x", shape=(self.d,))
-
-        def back(a: Vector) -> Any:
-            return checked.framework.asarray(a.astype(checked.dtype, copy=False), checked.device)
-
-        return np.asarray(to_numpy(checked.array), np.float64), back
-
     def value(self, x: Any) -> float:
         """Return the value at `x`, shape (d,)."""
         return self._evaluate(self._point(x)[0])[0]
-
-    def gradient(self, x: Any) -> Any:
-        """Return the gradient at `x`, shape (d,)."""
-        return self.value_and_gradient(x)[1]
 
     def value_and_gradient(self, x: Any) -> tuple[float, Any]:
         """Return both at `x`, in the time of the gradient."""
@@ -88,10 +109,6 @@ class Smooth:
             return checked.framework.asarray(out, checked.device)
 
         return product
-
-    def hvp(self, x: Any, v: Any) -> Any:
-        """Return the Hessian at `x` times `v`, shape (d,) or (d, p)."""
-        return self.product(x)(v)
 
     def _dense(self, x: Any, model: str) -> Any:
         if self.d**2 > _MOST:
@@ -207,7 +224,7 @@ class _Margins(_Loss):
 
     def bound(self, x: Any) -> Any:
         """Return ``X^T X c / n + l2 I``, c the largest curvature of the loss: above every Hessian."""
-        w, back = self._point(x)
+        _, back = self._point(x)
         H = self._most * self._X.T @ self._X / self.n_samples
         return back(np.asarray(H + self.l2 * np.eye(self.d)))
 
@@ -413,7 +430,7 @@ class SoftmaxLoss(_Loss):
 
     def bound(self, x: Any) -> Any:
         """Return ``(I - 1 1^T / C) / 2`` times ``X^T X / n``, plus l2 I: above every Hessian."""
-        w, back = self._point(x)
+        _, back = self._point(x)
         C = self.n_classes
         core = (np.eye(C) - 1 / C) / 2
         H = np.kron(core, self._X.T @ self._X / self.n_samples)

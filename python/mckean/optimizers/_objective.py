@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mckean import lowrank
 from mckean._array import Input, as_input, as_match, check_finite, framework_of, is_array, to_numpy
 from mckean._errors import as_count
 
@@ -78,9 +79,7 @@ class Objective:
         """Return the Hessian at `x` times `v`."""
         if self._hvp is not None:
             return self._hvp(x, v)
-        from mckean.lowrank import hvp
-
-        return hvp(self.gradient, x, v)
+        return lowrank.hvp(self.gradient, x, v)
 
 
 class SampledObjective:
@@ -181,7 +180,8 @@ class Calls:
     def _host(self, a: Any, name: str, shape: tuple[int, ...]) -> Vector:
         # A result of the wrong framework is an error of the user's function, not to be mended here.
         checked = as_match(a, name, self._like, "x", shape=shape, any_float=True)
-        return np.array(to_numpy(checked.array), np.float64)
+        copied: Vector = np.array(to_numpy(checked.array), np.float64)
+        return copied
 
     @staticmethod
     def _number(v: Any) -> float:
@@ -254,7 +254,9 @@ class Calls:
             )
         return self.counted(apply, int(getattr(self.objective, "gradients_per_product", 0)))
 
-    def counted(self, apply: Callable[[Any], Any], gradients: int = 0) -> Callable[[Vector], Vector]:
+    def counted(
+        self, apply: Callable[[Any], Any], gradients: int = 0
+    ) -> Callable[[Vector], Vector]:
         """A product of the user's as a function of host vectors."""
 
         def product(v: Vector) -> Vector:
@@ -262,7 +264,9 @@ class Calls:
             self.counts.gradients += gradients
             out = self._host(apply(self.point(v)), "product", (self.d,))
             if not np.isfinite(out).all():
-                raise FloatingPointError("product: expected finite values, got NaN or infinite ones")
+                raise FloatingPointError(
+                    "product: expected finite values, got NaN or infinite ones"
+                )
             return out
 
         return product

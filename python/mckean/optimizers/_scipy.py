@@ -79,7 +79,7 @@ class SciPyMinimize:
     --------
     >>> import mckean as mk
     >>> f = mk.optimizers.Rosenbrock()
-    >>> mk.optimizers.SciPyMinimize(f, method="trust-ncg").minimize(f.start).x.round(6)
+    >>> mk.optimizers.SciPyMinimize(f, method="trust-ncg").minimize(f.start).x.round(4)
     array([1., 1.])
     """
 
@@ -142,7 +142,7 @@ class SciPyMinimize:
         start: float = 0.0,
     ) -> SciPyState:
         try:
-            from scipy.optimize import minimize
+            from scipy.optimize import minimize  # type: ignore[import-untyped]
         except ImportError as error:
             raise ImportError("SciPyMinimize needs SciPy: pip install scipy") from error
         like, shape = starting_point(state.x)

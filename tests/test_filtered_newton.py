@@ -63,23 +63,33 @@ def test_the_published_rule_cuts_newton_steps_to_a_sixteenth():
     assert mild.step(mild.init(np.ones(4))).step_length == 1.0
 
 
-class Plain(O.FilteredNewton):
-    """Stochastic Newton without a filter."""
+PLAIN = {"alpha": 0.0, "beta": 1e9}
 
-    def _filter(self, state, g, h, V):
-        return g, (V * h) @ V.T, -(V @ ((V.T @ g) / h))
+
+def test_without_memory_it_is_the_plain_stochastic_newton_method():
+    f, _ = regression()
+    method = O.FilteredNewton(f, 40, **PLAIN)
+    state = method.init(np.ones(4))
+    for k in range(4):
+        batch = method._batch(k, 0)
+        after = method.step(state)
+        newton = -np.linalg.solve(batch.hessian(state.x), batch.gradient(state.x))
+        assert np.allclose(after.direction, newton, rtol=1e-8)
+        assert after.momentum == 0
+        state = after
 
 
 def medians(armijo, b, runs=40):
     """Median distances to the optimum after 5, 15 and 30 steps: filtered, plain."""
-    ends = {O.FilteredNewton: [], Plain: []}
+    ends = {"filtered": ({}, []), "plain": (PLAIN, [])}
     for run in range(runs):
         f, best = regression(run, n=1000, d=5)
         x0 = best + 1.5 * np.random.default_rng(1000 + run).normal(size=5)
-        for kind, found in ends.items():
-            r = mk.run(kind(f, b, armijo=armijo), x0[None], 30, seed=run, progress=False)
+        for options, found in ends.values():
+            method = O.FilteredNewton(f, b, armijo=armijo, **options)
+            r = mk.run(method, x0[None], 30, seed=run, progress=False)
             found.append(np.linalg.norm(r.x[[4, 14, 29], 0] - best, axis=1))
-    return [np.median(found, 0) for found in ends.values()]
+    return [np.median(found, 0) for _, found in ends.values()]
 
 
 @quiet

@@ -185,7 +185,7 @@ class Rosenbrock(Equations):
     >>> import numpy as np
     >>> import mckean as mk
     >>> f = mk.optimizers.Rosenbrock()
-    >>> float(f.value(np.array([-1.2, 1.0]))), f.gradient(np.ones(2)) + 0.0
+    >>> round(f.value(np.array([-1.2, 1.0])), 6), f.gradient(np.ones(2)) + 0.0
     (12.1, array([0., 0.]))
     """
 

@@ -71,7 +71,7 @@ class FilteredNewton:
         The batches to use, in turn. By default each step draws its own, without repetition within
         the batch.
     alpha : float
-        Memory, in [0, 1). 0 forgets: with beta large it is the plain stochastic Newton method.
+        Memory, in [0, 1). With 0 and a large `beta` this is the plain stochastic Newton method.
     beta : float
         Variance of the drift of the gradient, positive.
     armijo : float

@@ -31,9 +31,9 @@ class GNSState:
 
     ``x`` has the shape of ``x0``; ``gradient`` (d,) and ``gradient_norm`` (in the dual norm of the
     metric) belong to it. ``gamma`` is the estimated radius in which the model of the gradient holds,
-    ``lam`` the last regularisation, ``n_trials`` the points tried for the last step. ``U`` and
-    ``s`` are the preconditioner in use, or None. ``status`` is "running", "converged" or "line
-    search failed".
+    ``lam`` the last regularisation, ``n_trials`` the points tried for the last step,
+    ``scale`` the largest ``|value|`` so far, by which its rounding is judged. ``U`` and ``s`` are the
+    preconditioner in use, or None. ``status`` is "running", "converged" or "line search failed".
     """
 
     x: Any
@@ -43,6 +43,7 @@ class GNSState:
     gamma: float
     lam: float
     n_trials: int
+    scale: float
     status: str
     seed: int
     step: int
@@ -203,6 +204,7 @@ class GNS:
             gamma=self.gamma0,
             lam=math.nan,
             n_trials=0,
+            scale=abs(value),
             status=self._status(value, norm),
             seed=as_seed(seed),
             step=0,
@@ -245,7 +247,7 @@ class GNS:
             step, new_scaled = y - x, self._metric.gradient(g_new)
             new_norm = float(np.linalg.norm(new_scaled))
             decreased = state.value - value >= new_norm**2 / (8 * lam)
-            level = value - state.value <= 64 * eps * abs(state.value)
+            level = value - state.value <= 64 * eps * state.scale
             inside = float(-(g_new @ step)) >= new_norm**2 / (4 * lam)
             accepted = decreased or (level and (inside or new_norm <= self.grad_tol))
             if accepted or value < best[0]:
@@ -269,6 +271,7 @@ class GNS:
             gamma=gamma,
             lam=lam,
             n_trials=trial,
+            scale=max(state.scale, abs(value)),
             status=status,
             step=state.step + 1,
             n_values=counts.values,

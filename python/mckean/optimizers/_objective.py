@@ -230,7 +230,7 @@ class Calls:
         off = float(abs(H - H.T).max())
         if off > 1e-4 * float(abs(H).max()):
             raise ValueError(f"{name}: expected a symmetric matrix, got |H - H^T| = {off:.3g}")
-        return (H + H.T) / 2
+        return np.asarray((H + H.T) / 2)
 
     def hessian(self, x: Vector, name: str = "hessian") -> Vector:
         self.counts.hessians += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
 from collections.abc import Callable
@@ -142,7 +143,7 @@ class SciPyMinimize:
         start: float = 0.0,
     ) -> SciPyState:
         try:
-            from scipy.optimize import minimize  # type: ignore[import-untyped]
+            optimize = importlib.import_module("scipy.optimize")
         except ImportError as error:
             raise ImportError("SciPyMinimize needs SciPy: pip install scipy") from error
         like, shape = starting_point(state.x)
@@ -195,7 +196,7 @@ class SciPyMinimize:
                 return np.asarray(made[1](np.asarray(v, np.float64)))
 
             more["hessp"] = product
-        done = minimize(
+        done = optimize.minimize(
             lambda x: both(x)[0],
             x0,
             jac=lambda x: both(x)[1],

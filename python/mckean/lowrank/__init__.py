@@ -1,7 +1,44 @@
 """Low-rank models of Hessians."""
 
+from mckean.lowrank._cg import CGResult, conjugate_gradient, nystrom_pcg
+from mckean.lowrank._generalized import CURResult, cur, generalized_nystrom
+from mckean.lowrank._history import History, from_history
+from mckean.lowrank._hvp import FiniteDifferenceHessian, hessian_operator, hvp
 from mckean.lowrank._lanczos import lanczos
-from mckean.lowrank._nystrom import nystrom
-from mckean.lowrank._operator import LowRankOperator
+from mckean.lowrank._nystrom import NystromSketch, nystrom
+from mckean.lowrank._operator import LowRankOperator, Preconditioner
+from mckean.lowrank._svd import SVDResult, block_krylov_svd, randomized_svd
+from mckean.lowrank._woodbury import (
+    from_factor,
+    woodbury_logdet,
+    woodbury_noise,
+    woodbury_solve,
+    woodbury_sqrt_solve,
+)
 
-__all__ = ["LowRankOperator", "lanczos", "nystrom"]
+__all__ = [
+    "CGResult",
+    "CURResult",
+    "FiniteDifferenceHessian",
+    "History",
+    "LowRankOperator",
+    "NystromSketch",
+    "Preconditioner",
+    "SVDResult",
+    "block_krylov_svd",
+    "conjugate_gradient",
+    "cur",
+    "from_factor",
+    "from_history",
+    "generalized_nystrom",
+    "hessian_operator",
+    "hvp",
+    "lanczos",
+    "nystrom",
+    "nystrom_pcg",
+    "randomized_svd",
+    "woodbury_logdet",
+    "woodbury_noise",
+    "woodbury_solve",
+    "woodbury_sqrt_solve",
+]

@@ -2,6 +2,7 @@
 low-rank Hessian."""
 
 from mckean.samplers._langevin import MALA, Langevin, LangevinState, MALAState
+from mckean.samplers._levenberg import LevenbergMarquardtLangevin, LevenbergMarquardtState
 from mckean.samplers._preconditioned import (
     PreconditionedLangevin,
     PreconditionedLangevinState,
@@ -16,6 +17,8 @@ __all__ = [
     "MALA",
     "Langevin",
     "LangevinState",
+    "LevenbergMarquardtLangevin",
+    "LevenbergMarquardtState",
     "MALAState",
     "PreconditionedLangevin",
     "PreconditionedLangevinState",

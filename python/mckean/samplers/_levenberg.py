@@ -27,10 +27,12 @@ from mckean.samplers._whitening import (
     start_block,
     unadjusted_move,
 )
+from mckean.stepping import _combine_checked
 
 __all__ = ["LevenbergMarquardtLangevin", "LevenbergMarquardtState"]
 
 _SOURCES = ("scores", "lanczos", "nystrom", "history")
+_COPY = np.ones((1, 1))
 _MANY = 32  # particles from which the ratio of score variance to curvature is not noise
 _TOO_LARGE = 3.0
 
@@ -190,7 +192,7 @@ class LevenbergMarquardtLangevin:
     def init(self, x0: Any, seed: Any = 0) -> LevenbergMarquardtState:
         """Return the state at `x0`, shape (n, d), where density and gradient must be finite."""
         x = starting_points(x0)
-        copy = x.framework.asarray(np.array(to_numpy(x.array)), x.device)
+        copy = _combine_checked(x, _COPY, [x.data])[0].result()
         accepted = x.framework.asarray(np.zeros(x.shape[0], np.uint8), x.device)
         empty = LevenbergMarquardtState(
             copy, None, None, 0.0, None, None, None, accepted, 0, math.nan, None, None,

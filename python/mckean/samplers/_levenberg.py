@@ -87,7 +87,7 @@ class LevenbergMarquardtLangevin:
         Results must be new arrays each time.
     step : float, optional
         Step size h > 0, in units in which M is the identity: 0.3 with adjustment, 0.1 without, by
-        default. `burn_in` takes h / 3.
+        default. With adjustment `burn_in` takes h / 3: far out, longer steps are all refused.
     rank : int
         Columns of U.
     damping : float, optional
@@ -209,7 +209,7 @@ class LevenbergMarquardtLangevin:
         first, last = self._moving(state.step, x)
         halves = last - first < x.shape[0]
         after = state.step - self.burn_in
-        h = self.step_size if after >= 0 else self.step_size / 3.0
+        h = self.step_size if after >= 0 or not self.adjust else self.step_size / 3.0
         moves = 2 if halves else 1
         # No two moves of a chain share a counter, and none of its particles the noise of another.
         counter = state.step if not halves else self.burn_in + 2 * after

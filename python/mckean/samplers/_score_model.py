@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mckean import random
 from mckean._array import Input, as_input, check_finite, to_numpy
 from mckean._errors import ConvergenceWarning
 from mckean.lowrank import LowRankOperator, _native, lanczos, nystrom
@@ -19,7 +18,6 @@ from mckean.samplers._parts import Target
 __all__ = ["Products", "damped", "from_products", "from_scores", "score_ratio"]
 
 Array = np.ndarray[Any, Any]
-_PROBE_STREAM = 0x70726F6265  # "probe"
 _FLOOR = 1e-3  # least damping, in units of the largest eigenvalue
 
 
@@ -31,6 +29,7 @@ class Products:
         # The best step of central differences in float64; in float32 rounding asks for a longer one.
         step = 6e-6 if x.dtype == "float64" else 3e-4
         self._step = step * max(1.0, float(np.linalg.norm(centre)))
+        self.relative_error = 1e-8 if x.dtype == "float64" else 1e-3
         self.calls = 0
 
     def __call__(self, v: Any) -> Array:
@@ -110,16 +109,12 @@ def from_products(
         if source == "nystrom":
             op: LowRankOperator = nystrom(products, d, wanted, seed=seed)
         else:
-            op = lanczos(products, d, wanted, seed=seed)
+            most = max(4 * wanted, 20)
+            op = lanczos(products, d, wanted, seed=seed, tol=1e-2, max_iter=most, check=False)
     U, values = (np.asarray(to_numpy(a), np.float64) for a in (op.U, op.s))
     order = np.argsort(-values, kind="stable")
     U, values = U[:, order], values[order]
-    rest = values[rank:]
-    if len(values) < wanted:  # repeated eigenvalues: ask what there is beside those found
-        z = np.asarray(random.normal(seed, (d,), stream=_PROBE_STREAM))
-        z = z - U @ (U.T @ z)
-        rest = np.append(rest, z @ products(z) / (z @ z))
-    return damped(U, values, rank, damping, rest)
+    return damped(U, values, rank, damping, values[rank:])
 
 
 def score_ratio(scores: Input, u: Array, products: Callable[[Any], Array]) -> float:

@@ -1,108 +1,638 @@
-// CPU executor of the low-rank models: cuts long vectors into blocks whose sums are added in a fixed order.
+// CPU executor of the low-rank models: long vectors are cut into blocks whose sums are added in a fixed order, batches into
+// ranges of items.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <memory>
+#include <numeric>
 #include <vector>
 
+#include "lowrank_isa.hpp"
 #include "mckean/executor.hpp"
 #include "mckean/small_matrix.hpp"
 #include "pool.hpp"
+#include "random_isa.hpp"
 
 namespace mk {
 namespace cpu {
 namespace {
 
-constexpr int64_t block = 2048;
+constexpr int64_t block = lowrank_block;
+constexpr int64_t enough_work = 1 << 17;  // multiplications worth waking a second thread for
+
 int64_t blocks_of(int64_t dim) { return (dim + block - 1) / block; }
+size_t count_of(int64_t n) { return static_cast<size_t>(n); }
 
-// Sums over blocks of body(first, last, sums (count,)), added in the order of the blocks.
+template <class T>
+const LowRankLoops<T>& loops() {
+  return lowrank_loops<T>();
+}
+
+// body(i) for i < n, in parallel where `work` is worth it.
 template <class Body>
-void sum_blocks(int64_t dim, int64_t count, double* out, Body body) {
+void for_each(int64_t n, int64_t work, Body body) {
+  if (n <= 1 || work < enough_work) {
+    for (int64_t i = 0; i < n; ++i) body(i);
+  } else {
+    parallel_for(n, 1, [&](int64_t a, int64_t b) {
+      for (int64_t i = a; i < b; ++i) body(i);
+    });
+  }
+}
+
+// Room for n numbers at an address every register can be loaded from.
+class Aligned {
+ public:
+  double* get(int64_t n) {
+    if (room_.size() < count_of(n + 8)) room_.resize(count_of(n + 8));
+    void* p = room_.data();
+    size_t space = room_.size() * sizeof(double);
+    return static_cast<double*>(std::align(64, count_of(n) * sizeof(double), p, space));
+  }
+
+ private:
+  std::vector<double> room_;
+};
+
+template <class T>
+void draw(T* out, int64_t first, int64_t n, uint64_t key, uint64_t counter);
+template <>
+void draw<float>(float* out, int64_t first, int64_t n, uint64_t key, uint64_t counter) {
+  random_table().normal_f32(out, static_cast<uint64_t>(first), n, key, counter);
+}
+template <>
+void draw<double>(double* out, int64_t first, int64_t n, uint64_t key, uint64_t counter) {
+  random_table().normal_f64(out, static_cast<uint64_t>(first), n, key, counter);
+}
+
+// ---- Lanczos --------------------------------------------------------------------------------------------------------
+
+// One pass over w: first w -= sum_j h_j v_j where `from` is given, then, where `sums` is, v_j . w for the whole basis.
+// Returns |w|^2.
+template <class T>
+double sweep(const LanczosArgs<T>& a, int64_t from, int64_t count, const T* h, double* sums) {
+  int64_t n = blocks_of(a.dim), width = 1 + (sums ? a.count : 0);
+  thread_local std::vector<double> parts;
+  parts.assign(count_of(n * width), 0.0);
+  double* all = parts.data();
+  for_each(n, a.dim * (a.count + 1), [&, all](int64_t i) {
+    int64_t first = i * block, size = std::min(block, a.dim - first);
+    T* w = a.w + first;
+    double* part = all + i * width;
+    const T* v = a.basis + first;
+    part[0] = count > 0 ? loops<T>().subtract(v + from * a.dim, a.dim, count, h, w, size) : loops<T>().square(w, size);
+    if (sums) loops<T>().dots(v, a.dim, a.count, w, size, part + 1);
+  });
+  double square = 0.0;
+  if (sums) std::fill(sums, sums + a.count, 0.0);
+  for (int64_t i = 0; i < n; ++i) {
+    square += all[i * width];
+    if (sums)
+      for (int64_t j = 0; j < a.count; ++j) sums[j] += all[i * width + 1 + j];
+  }
+  return square;
+}
+
+template <class T>
+double dot(const T* v, const T* w, int64_t dim) {
   int64_t n = blocks_of(dim);
-  std::vector<double> parts(static_cast<size_t>(n * count), 0.0);
-  parallel_for(n, 1, [&](int64_t a, int64_t b) {
-    for (int64_t i = a; i < b; ++i) body(i * block, std::min(dim, (i + 1) * block), parts.data() + i * count);
+  std::vector<double> parts(count_of(n), 0.0);
+  for_each(n, dim, [&](int64_t i) {
+    loops<T>().dots(v + i * block, dim, 1, w + i * block, std::min(block, dim - i * block), &parts[count_of(i)]);
   });
-  std::fill(out, out + count, 0.0);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t c = 0; c < count; ++c) out[c] += parts[static_cast<size_t>(i * count + c)];
+  return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
+// ---- tall matrices --------------------------------------------------------------------------------------------------
+
+constexpr int64_t tall_rows = 256;  // handled at a time: a block of both matrices is in the cache of second level
+
+// Rows first .. first + n as (n, columns), `lead` apart; copied to `room` unless they lie so already.
 template <class T>
-double squared_norm(const T* x, int64_t dim) {
-  double sum;
-  sum_blocks(dim, 1, &sum, [=](int64_t a, int64_t b, double* s) {
-    for (int64_t i = a; i < b; ++i) *s += double(x[i]) * double(x[i]);
-  });
-  return sum;
+struct Block {
+  const T* data;
+  int64_t lead;
+};
+template <class T>
+Block<T> rows_of(const Tall<T>& m, int64_t dim, int64_t first, int64_t n, bool padded, std::vector<T>& room) {
+  bool whole = m.columns % loops<T>().lanes == 0;
+  if (!m.rows && (whole || !padded)) return {m.data + first * m.columns, m.columns};
+  int64_t lead = padded ? padded_columns(m.columns) : m.columns;
+  if (room.size() < count_of(tall_rows * lead)) room.resize(count_of(tall_rows * lead), T(0));
+  if (m.rows)
+    loops<T>().transpose(m.data + first, dim, m.columns, n, room.data(), lead);
+  else
+    for (int64_t i = 0; i < n; ++i)
+      std::memcpy(room.data() + i * lead, m.data + (first + i) * m.columns, count_of(m.columns) * sizeof(T));
+  return {room.data(), lead};
 }
 
-// One pass of Gram-Schmidt; returns the squared norm of what is left.
+// ---- models against vectors -----------------------------------------------------------------------------------------
+
 template <class T>
-double project_out(const LanczosArgs<T>& a, double* h) {
-  sum_blocks(a.dim, a.count, h, [&](int64_t first, int64_t last, double* s) {
-    for (int64_t j = 0; j < a.count; ++j)
-      for (int64_t i = first; i < last; ++i) s[j] += double(a.basis[j * a.dim + i]) * double(a.w[i]);
-  });
-  double sum;
-  sum_blocks(a.dim, 1, &sum, [&](int64_t first, int64_t last, double* s) {
-    for (int64_t i = first; i < last; ++i) {
-      double x = a.w[i];
-      for (int64_t j = 0; j < a.count; ++j) x -= h[j] * double(a.basis[j * a.dim + i]);
-      a.w[i] = T(x);
-      *s += double(a.w[i]) * double(a.w[i]);
+double shift_of(const LowRankArgs<T>& a, int64_t item) {
+  return a.t[a.t_per_batch ? item : 0];
+}
+template <class T>
+double weight_of(const LowRankArgs<T>& a, int64_t item, Spectral f, int64_t k) {
+  double least = a.least ? a.least[a.t_per_batch ? item : 0] : 0.0;
+  return spectral_weight(f, static_cast<double>(a.s[item * a.rank + k]), shift_of(a, item), least);
+}
+
+// What lies beside the span of U: out = sum_a scale_a alpha_a b_a, of the numbers first .. first + n of `out`.
+template <class T>
+struct Beside {
+  int count = 0;
+  T factor[max_spectral_terms];
+  int term[max_spectral_terms];
+};
+template <class T>
+Beside<T> beside_of(const LowRankArgs<T>& a, int64_t item) {
+  Beside<T> b;
+  for (int n = 0; n < a.n_terms; ++n) {
+    b.factor[b.count] = static_cast<T>(a.terms[n].scale * spectral_alpha(a.terms[n].function, shift_of(a, item)));
+    b.term[b.count++] = n;
+  }
+  return b;
+}
+
+// Rows that share a model are multiplied with it as matrices, `group` of them at a time.
+template <class T>
+constexpr int64_t group = 24;
+template <class T>
+constexpr int64_t tile = 512;  // of the dimensions, whose part of U is kept while a group of rows passes
+
+template <class T>
+struct RowRoom {
+  std::vector<T> tile_of_U, product, noise, weights;
+};
+
+// sums (n, rank) = rows (n, from .. from + width of dim) times U
+template <class T>
+void project_rows(const LowRankArgs<T>& a, const T* U, const T* rows, int64_t lead, int64_t n, int64_t from,
+                  int64_t width, double* sums, RowRoom<T>& room) {
+  int64_t k = a.rank, pad = padded_columns(k);
+  bool whole = k % loops<T>().lanes == 0;
+  room.product.resize(count_of(n * k));
+  std::fill(sums, sums + n * k, 0.0);
+  for (int64_t at = 0; at < width; at += tile<T>) {
+    int64_t some = std::min(tile<T>, width - at);
+    const T* m = U + (from + at) * k;
+    if (!whole) {
+      if (room.tile_of_U.size() < count_of(tile<T> * pad)) room.tile_of_U.resize(count_of(tile<T> * pad), T(0));
+      for (int64_t i = 0; i < some; ++i)
+        std::memcpy(room.tile_of_U.data() + i * pad, m + i * k, count_of(k) * sizeof(T));
+      m = room.tile_of_U.data();
     }
-  });
-  return sum;
+    loops<T>().multiply(rows + at, lead, n, some, m, whole ? k : pad, k, false, room.product.data(), k);
+    for (int64_t i = 0; i < n * k; ++i) sums[i] += static_cast<double>(room.product[count_of(i)]);
+  }
 }
 
+// out += weights (n, rank) times U^T, over from .. from + width of dim
 template <class T>
-struct Reader {
-  Tall<T> m;
-  int64_t dim;
-  double operator()(int64_t i, int64_t c) const {
-    return double(m.rows ? m.data[c * dim + i] : m.data[i * m.columns + c]);
+void expand_rows(const LowRankArgs<T>& a, const T* U, const T* weights, int64_t n, int64_t from, int64_t width, T* out,
+                 int64_t lead, RowRoom<T>& room) {
+  int64_t k = a.rank, pad = padded_columns(tile<T>);
+  if (room.tile_of_U.size() < count_of(k * pad)) room.tile_of_U.resize(count_of(k * pad), T(0));
+  for (int64_t at = 0; at < width; at += tile<T>) {
+    int64_t some = std::min(tile<T>, width - at);
+    loops<T>().transpose(U + (from + at) * k, k, some, k, room.tile_of_U.data(), pad);
+    loops<T>().multiply(weights, k, n, k, room.tile_of_U.data(), pad, some, true, out + at, lead);
+  }
+}
+
+// Groups of rows and blocks of dimensions of a batch; part (i, j) of item m.
+template <class T>
+struct RowGrid {
+  const LowRankArgs<T>& a;
+  int64_t groups = (a.rows + group<T> - 1) / group<T>, blocks = blocks_of(a.dim);
+  int64_t size() const { return a.batch * groups * blocks; }
+  struct Part {
+    int64_t item, first_row, n, from, width;
+  };
+  Part part(int64_t i) const {
+    int64_t b = i % blocks, g = i / blocks % groups, item = i / blocks / groups;
+    int64_t row = g * group<T>, from = b * block;
+    return {item, row, std::min(group<T>, a.rows - row), from, std::min(block, a.dim - from)};
   }
 };
+
+// The rows of term number `term` in a part, drawn into room.noise where it is noise.
+template <class T>
+Block<T> rows_of_term(const LowRankArgs<T>& a, int term, const typename RowGrid<T>::Part& p, RowRoom<T>& room) {
+  int64_t first = (p.item * a.rows + p.first_row) * a.dim + p.from;
+  if (a.terms[term].b) return {a.terms[term].b + first, a.dim};
+  room.noise.resize(count_of(p.n * p.width));
+  for (int64_t i = 0; i < p.n; ++i)
+    draw<T>(room.noise.data() + i * p.width, first + i * a.dim, p.width, a.key, a.counter);
+  return {room.noise.data(), p.width};
+}
+
+// weights (n, rank) (+)= scale_a w_a (U^T b_a) of one term, from its projections
+template <class T>
+void add_weights(const LowRankArgs<T>& a, int64_t item, int term, const double* sums, int64_t n, double* weights) {
+  for (int64_t k = 0; k < a.rank; ++k) {
+    double w = a.terms[term].scale * weight_of(a, item, a.terms[term].function, k);
+    for (int64_t i = 0; i < n; ++i) weights[i * a.rank + k] += w * sums[i * a.rank + k];
+  }
+}
+
+template <class T>
+void write_part(const LowRankArgs<T>& a, const typename RowGrid<T>::Part& p, const double* weights, RowRoom<T>& room) {
+  const T* U = a.U + p.item * a.dim * a.rank;
+  T* out = a.out + (p.item * a.rows + p.first_row) * a.dim + p.from;
+  Beside<T> beside = beside_of(a, p.item);
+  Block<T> from[max_spectral_terms];
+  for (int c = 0; c < beside.count; ++c) from[c] = rows_of_term(a, beside.term[c], p, room);
+  for (int64_t i = 0; i < p.n; ++i) {
+    const T* x[max_spectral_terms];
+    for (int c = 0; c < beside.count; ++c) x[c] = from[c].data + i * from[c].lead;
+    loops<T>().combine(beside.count, beside.factor, x, false, out + i * a.dim, p.width);
+  }
+  room.weights.resize(count_of(p.n * a.rank));
+  for (int64_t i = 0; i < p.n * a.rank; ++i) room.weights[count_of(i)] = static_cast<T>(weights[i]);
+  expand_rows(a, U, room.weights.data(), p.n, p.from, p.width, out, a.dim, room);
+}
+
+template <class T>
+void apply_to_rows(const LowRankArgs<T>& a) {
+  RowGrid<T> grid{a};
+  int64_t k = a.rank, width = group<T> * k;
+  // Sums of every part and term; they are not kept where a part has all dimensions.
+  std::vector<double> kept(grid.blocks > 1 ? count_of(grid.size() * width * a.n_terms) : 0);
+  auto sums_of = [&](const typename RowGrid<T>::Part& p, int term, double* sums, RowRoom<T>& room) {
+    Block<T> rows = rows_of_term(a, term, p, room);
+    project_rows(a, a.U + p.item * a.dim * k, rows.data, rows.lead, p.n, p.from, p.width, sums, room);
+  };
+  if (grid.blocks > 1)
+    for_each(grid.size(), a.batch * a.rows * a.dim * k, [&](int64_t i) {
+      RowRoom<T> room;
+      auto p = grid.part(i);
+      for (int t = 0; t < a.n_terms; ++t)
+        if (a.terms[t].function != Spectral::identity) sums_of(p, t, kept.data() + (i * a.n_terms + t) * width, room);
+    });
+  int64_t items = grid.size(), some = std::max<int64_t>(1, std::min<int64_t>(16, items / 64));
+  for_each((items + some - 1) / some, a.batch * a.rows * a.dim * k, [&](int64_t range) {
+    RowRoom<T> room;
+    std::vector<double> sums(count_of(width)), weights(count_of(width));
+    for (int64_t i = range * some; i < std::min(items, (range + 1) * some); ++i) {
+      auto p = grid.part(i);
+      std::fill(weights.begin(), weights.end(), 0.0);
+      for (int t = 0; t < a.n_terms; ++t) {
+        if (a.terms[t].function == Spectral::identity) continue;
+        if (grid.blocks == 1) {
+          sums_of(p, t, sums.data(), room);
+        } else {
+          std::fill(sums.begin(), sums.end(), 0.0);
+          for (int64_t b = 0, first = i / grid.blocks * grid.blocks; b < grid.blocks; ++b)
+            for (int64_t e = 0; e < p.n * k; ++e)
+              sums[count_of(e)] += kept[count_of(((first + b) * a.n_terms + t) * width + e)];
+        }
+        add_weights(a, p.item, t, sums.data(), p.n, weights.data());
+      }
+      write_part(a, p, weights.data(), room);
+    }
+  });
+}
+
+// One vector for each model: U is read twice, from memory once where it fits the caches.
+template <class T>
+struct VectorRoom {
+  std::vector<T> noise, weights, base;
+  std::vector<double> sums, total;
+};
+
+template <class T>
+const T* vector_of_term(const LowRankArgs<T>& a, int term, int64_t first, int64_t n, std::vector<T>& noise) {
+  if (a.terms[term].b) return a.terms[term].b + first;
+  noise.resize(count_of(n));
+  draw<T>(noise.data(), first, n, a.key, a.counter);
+  return noise.data();
+}
+
+// sums (n_terms, rank) of the block of dimensions from .. from + n
+template <class T>
+void project_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n, double* sums,
+                    std::vector<T>& noise) {
+  const T* U = a.U + (item * a.dim + from) * a.rank;
+  for (int t = 0; t < a.n_terms; ++t) {
+    if (a.terms[t].function == Spectral::identity) continue;
+    const T* b = vector_of_term(a, t, item * a.dim + from, n, noise);
+    loops<T>().project(U, a.rank, (a.dim - from) * a.rank, b, n, sums + t * a.rank);
+  }
+}
+
+template <class T>
+void weights_of_vector(const LowRankArgs<T>& a, int64_t item, const double* sums, VectorRoom<T>& room) {
+  room.total.assign(count_of(a.rank), 0.0);
+  for (int t = 0; t < a.n_terms; ++t)
+    if (a.terms[t].function != Spectral::identity) add_weights(a, item, t, sums + t * a.rank, 1, room.total.data());
+  room.weights.assign(count_of(padded_columns(a.rank)), T(0));
+  for (int64_t k = 0; k < a.rank; ++k) room.weights[count_of(k)] = static_cast<T>(room.total[count_of(k)]);
+}
+
+template <class T>
+void write_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n, const T* weights,
+                  std::vector<T>& noise, std::vector<T>& base) {
+  int64_t first = item * a.dim + from;
+  Beside<T> beside = beside_of(a, item);
+  const T* x[max_spectral_terms];
+  for (int c = 0; c < beside.count; ++c) x[c] = vector_of_term(a, beside.term[c], first, n, noise);
+  const T* start = x[0];
+  T alpha = beside.factor[0];
+  if (beside.count > 1) {
+    base.resize(count_of(n));
+    loops<T>().combine(beside.count, beside.factor, x, false, base.data(), n);
+    start = base.data();
+    alpha = T(1);
+  }
+  loops<T>().expand(a.U + first * a.rank, a.rank, (a.dim - from) * a.rank, weights, start, alpha, a.out + first, n);
+}
+
+template <class T>
+void apply_to_vectors(const LowRankArgs<T>& a) {
+  int64_t n = blocks_of(a.dim), each = std::max<int64_t>(1, a.dim * a.rank);
+  if (n == 1 || a.batch >= 16) {
+    int64_t some = std::max<int64_t>(1, enough_work / each);
+    for_each((a.batch + some - 1) / some, a.batch * each, [&](int64_t range) {
+      VectorRoom<T> room;
+      for (int64_t item = range * some; item < std::min(a.batch, (range + 1) * some); ++item) {
+        room.sums.assign(count_of(a.n_terms * a.rank), 0.0);
+        for (int64_t from = 0; from < a.dim; from += block)
+          project_vector(a, item, from, std::min(block, a.dim - from), room.sums.data(), room.noise);
+        weights_of_vector(a, item, room.sums.data(), room);
+        for (int64_t from = 0; from < a.dim; from += block)
+          write_vector(a, item, from, std::min(block, a.dim - from), room.weights.data(), room.noise, room.base);
+      }
+    });
+    return;
+  }
+  int64_t width = a.n_terms * a.rank;
+  VectorRoom<T> room;
+  std::vector<double> parts(count_of(n * width));
+  for (int64_t item = 0; item < a.batch; ++item) {
+    std::fill(parts.begin(), parts.end(), 0.0);
+    for_each(n, each, [&](int64_t i) {
+      std::vector<T> noise;
+      project_vector(a, item, i * block, std::min(block, a.dim - i * block), parts.data() + i * width, noise);
+    });
+    room.sums.assign(count_of(width), 0.0);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t k = 0; k < width; ++k) room.sums[count_of(k)] += parts[count_of(i * width + k)];
+    weights_of_vector(a, item, room.sums.data(), room);
+    for_each(n, each, [&](int64_t i) {
+      std::vector<T> noise, base;
+      write_vector(a, item, i * block, std::min(block, a.dim - i * block), room.weights.data(), noise, base);
+    });
+  }
+}
+
+// ---- Gram matrices of a batch ---------------------------------------------------------------------------------------
+
+// As many items as a register of float64 has lanes are worked on together; element e of item l at [e * lanes + l].
+template <class T>
+struct GramRoom {
+  Aligned G, Q, c, least;
+  std::vector<double> sums, projection, root;
+  std::vector<T> scaled, padded, b, weights, small;
+};
+
+// Rows from .. from + n of W, divided by the roots of the diagonal.
+template <class T>
+const T* scaled_rows(const T* W, int64_t k, int64_t from, int64_t n, const std::vector<double>& root,
+                     std::vector<T>& room) {
+  if (root.empty()) return W + from * k;
+  room.resize(count_of(n * k));
+  for (int64_t i = 0; i < n; ++i) {
+    T r = static_cast<T>(root[count_of(from + i)]);
+    for (int64_t p = 0; p < k; ++p) room[count_of(i * k + p)] = W[(from + i) * k + p] * r;
+  }
+  return room.data();
+}
+
+template <class T>
+void add_gram(const T* w, int64_t k, int64_t n, std::vector<double>& sums, std::vector<T>& padded) {
+  int64_t pad = padded_columns(k);
+  const T* b = w;
+  bool whole = k % loops<T>().lanes == 0;
+  if (!whole) {
+    padded.resize(count_of(n * pad), T(0));
+    for (int64_t i = 0; i < n; ++i) std::memcpy(padded.data() + i * pad, w + i * k, count_of(k) * sizeof(T));
+    b = padded.data();
+  }
+  loops<T>().gram(w, k, k, b, whole ? k : pad, k, n, true, sums.data());
+}
+
+template <class T>
+void spread_gram(const std::vector<double>& sums, int64_t k, int lanes, int lane, double* G) {
+  for (int64_t p = 0; p < k; ++p)
+    for (int64_t q = p; q < k; ++q)
+      G[(p * k + q) * lanes + lane] = G[(q * k + p) * lanes + lane] = sums[count_of(p * k + q)];
+}
+
+template <class T>
+void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_t* failed, GramRoom<T>& room) {
+  const LowRankTable& small = lowrank_table();
+  const int lanes = small.lanes;
+  int64_t k = a.rank, d = a.dim;
+  bool solve = a.function == Spectral::solve;
+  double* G = room.G.get(k * k * lanes);
+  double* c = room.c.get(k * lanes);
+  double* least = room.least.get(lanes);
+  std::fill(G, G + k * k * lanes, 0.0);
+  std::fill(c, c + k * lanes, 0.0);
+  std::vector<double> logdet(count_of(lanes), 0.0);
+  for (int64_t p = 0; p < k; ++p)
+    for (int l = 0; l < lanes; ++l) G[(p * k + p) * lanes + l] = 1.0;  // of lanes without an item
+  auto t_of = [&](int64_t item) { return a.diagonal ? 1.0 : a.t[a.t_per_batch ? item : 0]; };
+  auto set_root = [&](int64_t item) {
+    if (!a.diagonal) return;
+    room.root.resize(count_of(d));
+    const T* D = a.diagonal + (a.diagonal_per_batch ? item * d : 0);
+    for (int64_t i = 0; i < d; ++i) room.root[count_of(i)] = 1.0 / std::sqrt(static_cast<double>(D[i]));
+  };
+  // b as the projection and the result see it
+  auto rows_of_b = [&](const T* b, int64_t from, int64_t n) {
+    if (!a.diagonal || !solve) return b + from;
+    room.b.resize(count_of(n));
+    for (int64_t i = 0; i < n; ++i) room.b[count_of(i)] = b[from + i] * static_cast<T>(room.root[count_of(from + i)]);
+    return static_cast<const T*>(room.b.data());
+  };
+  for (int64_t item = begin; item < end; ++item) {
+    int lane = static_cast<int>(item - begin);
+    const T* W = a.W + item * d * k;
+    set_root(item);
+    room.sums.assign(count_of(k * k), 0.0);
+    room.projection.assign(count_of(k), 0.0);
+    for (int64_t from = 0; from < d; from += block) {
+      int64_t n = std::min(block, d - from);
+      const T* w = scaled_rows(W, k, from, n, room.root, room.scaled);
+      add_gram(w, k, n, room.sums, room.padded);
+      if (a.b) {
+        const T* b = rows_of_b(a.b + item * d, from, n);
+        loops<T>().project(w, k, (a.diagonal ? n : d - from) * k, b, n, room.projection.data());
+      }
+    }
+    double t = t_of(item);
+    spread_gram<T>(room.sums, k, lanes, lane, G);
+    for (int64_t p = 0; p < k; ++p) {
+      if (solve) G[(p * k + p) * lanes + lane] += t;
+      c[p * lanes + lane] = room.projection[count_of(p)];
+    }
+    double sum = static_cast<double>(d - k) * std::log(t);
+    if (a.diagonal)
+      for (int64_t i = 0; i < d; ++i) sum -= 2.0 * std::log(room.root[count_of(i)]);
+    logdet[count_of(lane)] = sum;
+  }
+  if (solve) {
+    std::fill(least, least + lanes, 1.0);
+    if (k > 0) small.cholesky(G, static_cast<int>(k), least);
+    if (k > 0) small.cholesky_solve(G, static_cast<int>(k), c);
+  } else if (k > 0) {
+    double* Q = room.Q.get(k * k * lanes);
+    small.eigen(G, Q, static_cast<int>(k));
+  }
+  for (int64_t item = begin; item < end; ++item) {
+    int lane = static_cast<int>(item - begin);
+    double t = t_of(item), alpha = solve ? 1.0 / t : 1.0 / std::sqrt(t), sum = logdet[count_of(lane)];
+    room.weights.assign(count_of(padded_columns(k)), T(0));
+    if (solve) {
+      bool bad = !(least[lane] > 0.0);
+      failed[item] = bad;
+      for (int64_t p = 0; p < k; ++p) {
+        sum += 2.0 * std::log(G[(p * k + p) * lanes + lane]);
+        double y = bad ? std::numeric_limits<double>::quiet_NaN() : -c[p * lanes + lane] / t;
+        room.weights[count_of(p)] = static_cast<T>(y);
+      }
+    } else {
+      const double* Q = room.Q.get(k * k * lanes);
+      room.projection.assign(count_of(k), 0.0);
+      for (int64_t e = 0; e < k; ++e) {
+        double g = std::max(0.0, G[(e * k + e) * lanes + lane]), dot = 0.0;
+        sum += std::log(g + t);
+        for (int64_t p = 0; p < k; ++p) dot += Q[(p * k + e) * lanes + lane] * c[p * lanes + lane];
+        double rt = std::sqrt(t), rg = std::sqrt(g + t);
+        dot *= -1.0 / (rt * rg * (rt + rg));
+        for (int64_t p = 0; p < k; ++p) room.projection[count_of(p)] += Q[(p * k + e) * lanes + lane] * dot;
+      }
+      for (int64_t p = 0; p < k; ++p) room.weights[count_of(p)] = static_cast<T>(room.projection[count_of(p)]);
+    }
+    if (a.logdet) a.logdet[item] = sum;
+    if (!a.out) continue;
+    set_root(item);
+    for (int64_t from = 0; from < d; from += block) {
+      int64_t n = std::min(block, d - from);
+      const T* w = scaled_rows(a.W + item * d * k, k, from, n, room.root, room.scaled);
+      const T* b = rows_of_b(a.b + item * d, from, n);
+      T* out = a.out + item * d + from;
+      loops<T>().expand(w, k, (a.diagonal ? n : d - from) * k, room.weights.data(), b, static_cast<T>(alpha), out, n);
+      if (a.diagonal)
+        for (int64_t i = 0; i < n; ++i) out[i] *= static_cast<T>(room.root[count_of(from + i)]);
+    }
+  }
+}
+
+template <class T>
+void factor_group(int64_t begin, int64_t end, int64_t d, int64_t k, const T* W, T* U, T* s, GramRoom<T>& room) {
+  const LowRankTable& small = lowrank_table();
+  const int lanes = small.lanes;
+  double *G = room.G.get(k * k * lanes), *Q = room.Q.get(k * k * lanes);
+  std::fill(G, G + k * k * lanes, 0.0);
+  for (int64_t item = begin; item < end; ++item) {
+    room.sums.assign(count_of(k * k), 0.0);
+    for (int64_t from = 0; from < d; from += block)
+      add_gram(W + (item * d + from) * k, k, std::min(block, d - from), room.sums, room.padded);
+    spread_gram<T>(room.sums, k, lanes, static_cast<int>(item - begin), G);
+  }
+  small.eigen(G, Q, static_cast<int>(k));
+  int64_t pad = padded_columns(k);
+  room.small.assign(count_of(k * pad), T(0));
+  std::vector<int64_t> order(count_of(k));
+  for (int64_t item = begin; item < end; ++item) {
+    int lane = static_cast<int>(item - begin);
+    auto g = [&](int64_t e) { return G[(e * k + e) * lanes + lane]; };
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t p, int64_t q) { return g(p) > g(q); });
+    double floor = static_cast<double>(k) * std::numeric_limits<double>::epsilon() * g(order[0]);
+    // float32 columns carry their own rounding: what it leaves of dependent ones is not a direction
+    double rounding = static_cast<double>(std::numeric_limits<T>::epsilon());
+    floor = std::max(floor, static_cast<double>(k) * rounding * rounding * g(order[0]));
+    for (int64_t e = 0; e < k; ++e) {
+      int64_t o = order[count_of(e)];
+      bool kept = g(o) > floor;
+      s[item * k + e] = kept ? static_cast<T>(g(o)) : T(0);
+      double scale = kept ? 1.0 / std::sqrt(g(o)) : 0.0;
+      for (int64_t p = 0; p < k; ++p)
+        room.small[count_of(p * pad + e)] = static_cast<T>(scale * Q[(p * k + o) * lanes + lane]);
+    }
+    const T* w = W + item * d * k;
+    loops<T>().multiply(w, k, d, k, room.small.data(), pad, k, false, U + item * d * k, k);
+  }
+}
+
+// body(begin, end) for groups of as many items as there are lanes, a range of groups with one room each.
+template <class T, class Body>
+void for_groups(int64_t batch, int64_t each, Body body) {
+  int64_t lanes = lowrank_table().lanes, groups = (batch + lanes - 1) / lanes;
+  int64_t some = std::max<int64_t>(1, enough_work / std::max<int64_t>(1, each * lanes));
+  for_each((groups + some - 1) / some, batch * each, [&](int64_t range) {
+    GramRoom<T> room;
+    for (int64_t g = range * some; g < std::min(groups, (range + 1) * some); ++g)
+      body(g * lanes, std::min(batch, (g + 1) * lanes), room);
+  });
+}
 
 }  // namespace
 
 template <class T>
 LanczosStep lanczos_step(const LanczosArgs<T>& a, Queue) {
-  std::vector<double> h(static_cast<size_t>(a.count));
+  thread_local std::vector<double> sums;
+  thread_local std::vector<T> factors;
+  sums.assign(count_of(a.count + 1), 0.0);
+  factors.assign(count_of(a.count + 2), T(0));
   std::fill(a.coefficients, a.coefficients + a.count, 0.0);
-  double square = 0.0;
+  double* dots = a.passes > 0 && a.count > 0 ? sums.data() : nullptr;
+  double square;
   if (a.recurrence && a.count > 0) {
-    const T* v = a.basis + (a.count - 1) * a.dim;
-    const T* u = a.count > 1 ? v - a.dim : nullptr;
-    double alpha;
-    sum_blocks(a.dim, 1, &alpha, [&](int64_t first, int64_t last, double* s) {
-      for (int64_t i = first; i < last; ++i) *s += double(v[i]) * double(a.w[i]);
-    });
-    sum_blocks(a.dim, 1, &square, [&](int64_t first, int64_t last, double* s) {
-      for (int64_t i = first; i < last; ++i) {
-        a.w[i] = T(double(a.w[i]) - alpha * double(v[i]) - (u ? a.beta * double(u[i]) : 0.0));
-        *s += double(a.w[i]) * double(a.w[i]);
-      }
-    });
-    a.coefficients[a.count - 1] += alpha;
-    if (u) a.coefficients[a.count - 2] += a.beta;
+    int64_t last = a.count - 1, from = std::max<int64_t>(0, last - 1);
+    const T* v = a.basis + last * a.dim;
+    double alpha = dot(v, a.w, a.dim);
+    factors[0] = static_cast<T>(last > 0 ? a.beta : alpha);
+    factors[1] = static_cast<T>(alpha);
+    square = sweep(a, from, a.count - from, factors.data(), dots);
+    a.coefficients[last] = static_cast<double>(static_cast<T>(alpha));
+    if (last > 0) a.coefficients[from] = static_cast<double>(factors[0]);
   } else {
-    square = squared_norm(a.w, a.dim);
+    square = sweep<T>(a, 0, 0, nullptr, dots);
   }
   int done = 0;
-  while (a.count > 0 && done < 2 && a.passes > 0 && std::isfinite(square)) {
-    double before = square;
-    square = project_out(a, h.data());
-    for (int64_t j = 0; j < a.count; ++j) a.coefficients[j] += h[static_cast<size_t>(j)];
+  // Subtracts what was measured; with `again` it measures what is left in the same reading of the basis.
+  auto pass = [&](bool again) {
+    for (int64_t j = 0; j < a.count; ++j) {
+      factors[count_of(j)] = static_cast<T>(sums[count_of(j)]);
+      a.coefficients[j] += static_cast<double>(factors[count_of(j)]);
+    }
     ++done;
-    if (done >= a.passes && !(square < 0.5 * before)) break;
+    return sweep(a, 0, a.count, factors.data(), again ? sums.data() : nullptr);
+  };
+  if (dots && std::isfinite(square)) {
+    double before = square;
+    square = pass(a.passes == 2);
+    if (a.passes == 2) {
+      square = pass(false);
+    } else if (square < 0.5 * before && std::isfinite(square)) {
+      sweep<T>(a, 0, 0, nullptr, sums.data());
+      square = pass(false);
+    }
   }
   double norm = std::sqrt(square);
   if (norm > a.least && std::isfinite(norm)) {
     T* next = a.basis + a.count * a.dim;
-    parallel_for(a.dim, block, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) next[i] = T(double(a.w[i]) / norm);
+    T factor = static_cast<T>(1.0 / norm);
+    for_each(blocks_of(a.dim), a.dim, [&](int64_t i) {
+      loops<T>().scale(a.w + i * block, factor, next + i * block, std::min(block, a.dim - i * block));
     });
   }
   return {norm, done};
@@ -110,206 +640,123 @@ LanczosStep lanczos_step(const LanczosArgs<T>& a, Queue) {
 
 template <class T>
 void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Queue) {
-  Reader<T> x{A, dim}, y{B, dim};
-  sum_blocks(dim, A.columns * B.columns, out, [&](int64_t first, int64_t last, double* s) {
-    for (int64_t i = first; i < last; ++i)
-      for (int64_t p = 0; p < A.columns; ++p)
-        for (int64_t q = 0; q < B.columns; ++q) s[p * B.columns + q] += x(i, p) * y(i, q);
+  int64_t k = A.columns, l = B.columns, size = k * l;
+  std::fill(out, out + size, 0.0);
+  if (size == 0 || dim == 0) return;
+  bool same = A.data == B.data && A.rows == B.rows && k == l;
+  // As many parts as their sums may take 64 MB, of the problem's size alone.
+  int64_t most = std::max<int64_t>(2, std::min<int64_t>(64, (int64_t{1} << 23) / size));
+  int64_t chunk = std::max(block, ((dim + most - 1) / most + block - 1) / block * block), n = (dim + chunk - 1) / chunk;
+  std::vector<std::vector<double>> parts(count_of(n));
+  for_each(n, dim * size, [&](int64_t i) {
+    auto& part = parts[count_of(i)];
+    part.assign(count_of(size), 0.0);
+    std::vector<T> room_a, room_b;
+    int64_t last = std::min(dim, (i + 1) * chunk);
+    for (int64_t first = i * chunk; first < last; first += tall_rows) {
+      int64_t rows = std::min(tall_rows, last - first);
+      Block<T> y = rows_of(B, dim, first, rows, true, room_b);
+      Block<T> x = same ? y : rows_of(A, dim, first, rows, false, room_a);
+      loops<T>().gram(x.data, x.lead, k, y.data, y.lead, l, rows, same, part.data());
+      if ((first / tall_rows) % 16 == 15) poll_inside_chunk();
+    }
   });
+  for (const auto& part : parts)
+    for (int64_t e = 0; e < size; ++e) out[e] += part[count_of(e)];
+  if (same)
+    for (int64_t p = 0; p < k; ++p)
+      for (int64_t q = 0; q < p; ++q) out[p * k + q] = out[q * k + p];
 }
 
 template <class T>
 void tall_multiply(int64_t dim, const Tall<T>& A, const double* M, int64_t columns, bool add, bool out_rows, T* out,
                    Queue) {
-  Reader<T> x{A, dim};
-  parallel_for(dim, block, [&](int64_t first, int64_t last) {
-    std::vector<double> row(static_cast<size_t>(columns));
-    for (int64_t i = first; i < last; ++i) {
-      std::fill(row.begin(), row.end(), 0.0);
-      for (int64_t p = 0; p < A.columns; ++p)
-        for (int64_t q = 0; q < columns; ++q) row[static_cast<size_t>(q)] += x(i, p) * M[p * columns + q];
-      for (int64_t q = 0; q < columns; ++q) {
-        T& o = out[out_rows ? q * dim + i : i * columns + q];
-        o = T((add ? double(o) : 0.0) + row[static_cast<size_t>(q)]);
-      }
+  int64_t k = A.columns, lead = out_rows ? k : padded_columns(columns), n = (dim + tall_rows - 1) / tall_rows;
+  if (columns == 0 || dim == 0) return;
+  std::vector<T> m(count_of(out_rows ? columns * k : k * lead), T(0));
+  for (int64_t p = 0; p < k; ++p)
+    for (int64_t q = 0; q < columns; ++q)
+      m[count_of(out_rows ? q * lead + p : p * lead + q)] = static_cast<T>(M[p * columns + q]);
+  for_each(n, dim * k * columns, [&](int64_t i) {
+    thread_local std::vector<T> room;
+    int64_t first = i * tall_rows, rows = std::min(tall_rows, dim - first);
+    if (!out_rows) {
+      Block<T> x = rows_of(A, dim, first, rows, false, room);
+      loops<T>().multiply(x.data, x.lead, rows, k, m.data(), lead, columns, add, out + first * columns, columns);
+      return;
     }
+    // A copy of the block: the output may take its place.
+    if (room.size() < count_of(k * tall_rows)) room.resize(count_of(k * tall_rows));
+    if (A.rows)
+      for (int64_t p = 0; p < k; ++p)
+        std::memcpy(room.data() + p * tall_rows, A.data + p * dim + first, count_of(rows) * sizeof(T));
+    else
+      loops<T>().transpose(A.data + first * k, k, rows, k, room.data(), tall_rows);
+    loops<T>().multiply(m.data(), k, columns, k, room.data(), tall_rows, rows, add, out + first, dim);
   });
 }
 
 template <class T>
-void lowrank_apply(const LowRankArgs<T>& a, Queue queue) {
-  int64_t size = a.batch * a.rows * a.dim;
-  std::vector<T> z;
-  const T* b[max_spectral_terms];
-  for (int n = 0; n < a.n_terms; ++n) {
-    b[n] = a.terms[n].b;
-    if (!b[n]) {
-      z.resize(static_cast<size_t>(size));
-      fill_normal<T>(z.data(), size, 0, a.key, a.counter, queue);
-      b[n] = z.data();
-    }
-  }
-  parallel_for(a.batch * a.rows, 1, [&](int64_t begin, int64_t end) {
-    std::vector<double> sum(static_cast<size_t>(a.dim)), c(static_cast<size_t>(a.rank));
-    for (int64_t r = begin; r < end; ++r) {
+void lowrank_apply(const LowRankArgs<T>& a, Queue) {
+  if (a.rows == 1)
+    apply_to_vectors(a);
+  else
+    apply_to_rows(a);
+}
+
+template <class T>
+void lowrank_quadratic(const LowRankArgs<T>& a, double* out, Queue) {
+  Spectral f = a.terms[0].function;
+  int64_t k = a.rank, some = std::max<int64_t>(1, enough_work / std::max<int64_t>(1, a.dim * k));
+  for_each((a.batch * a.rows + some - 1) / some, a.batch * a.rows * a.dim * (k + 1), [&](int64_t range) {
+    std::vector<double> sums(count_of(k));
+    for (int64_t r = range * some; r < std::min(a.batch * a.rows, (range + 1) * some); ++r) {
       int64_t item = r / a.rows;
-      const T* U = a.U + item * a.dim * a.rank;
-      double t = a.t[a.t_per_batch ? item : 0], least = a.least ? a.least[a.t_per_batch ? item : 0] : 0.0;
-      std::fill(sum.begin(), sum.end(), 0.0);
-      for (int n = 0; n < a.n_terms; ++n) {
-        Spectral f = a.terms[n].function;
-        double scale = a.terms[n].scale, alpha = spectral_alpha(f, t);
-        const T* x = b[n] + r * a.dim;
-        std::fill(c.begin(), c.end(), 0.0);
-        if (f != Spectral::identity)
-          for (int64_t i = 0; i < a.dim; ++i)
-            for (int64_t k = 0; k < a.rank; ++k) c[size_t(k)] += double(U[i * a.rank + k]) * double(x[i]);
-        for (int64_t k = 0; k < a.rank; ++k)
-          c[size_t(k)] *= spectral_weight(f, double(a.s[item * a.rank + k]), t, least);
-        for (int64_t i = 0; i < a.dim; ++i) {
-          double y = alpha * double(x[i]);
-          if (f != Spectral::identity)
-            for (int64_t k = 0; k < a.rank; ++k) y += double(U[i * a.rank + k]) * c[size_t(k)];
-          sum[size_t(i)] += scale * y;
-        }
+      const T *b = a.terms[0].b + r * a.dim, *U = a.U + item * a.dim * k;
+      std::fill(sums.begin(), sums.end(), 0.0);
+      double square = 0.0;
+      for (int64_t from = 0; from < a.dim; from += block) {
+        int64_t n = std::min(block, a.dim - from);
+        square += loops<T>().square(b + from, n);
+        if (f != Spectral::identity) loops<T>().project(U + from * k, k, (a.dim - from) * k, b + from, n, sums.data());
       }
-      for (int64_t i = 0; i < a.dim; ++i) a.out[r * a.dim + i] = T(sum[size_t(i)]);
+      double total = spectral_alpha(f, shift_of(a, item)) * square;
+      if (f != Spectral::identity)
+        for (int64_t e = 0; e < k; ++e) total += weight_of(a, item, f, e) * sums[count_of(e)] * sums[count_of(e)];
+      out[r] = total;
     }
   });
 }
-
-template <class T>
-void lowrank_quadratic(const LowRankArgs<T>& a, double* out, Queue queue) {
-  std::vector<T> y(static_cast<size_t>(a.batch * a.rows * a.dim));
-  LowRankArgs<T> applied = a;
-  applied.out = y.data();
-  lowrank_apply(applied, queue);
-  parallel_for(a.batch * a.rows, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      double sum = 0.0;
-      for (int64_t i = r * a.dim; i < (r + 1) * a.dim; ++i) sum += double(a.terms[0].b[i]) * double(y[size_t(i)]);
-      out[r] = sum;
-    }
-  });
-}
-
-namespace {
-bool jacobi_done(double off, double diagonal) { return !(off > 1e-32 * diagonal); }
-}  // namespace
 
 template <class T>
 int64_t woodbury(const WoodburyArgs<T>& a, Queue) {
-  std::vector<int64_t> failed(static_cast<size_t>(a.batch), 0);
-  parallel_for(a.batch, 1, [&](int64_t begin, int64_t end) {
-    int64_t k = a.rank, d = a.dim;
-    std::vector<double> G(static_cast<size_t>(k * k)), Q = G, c(static_cast<size_t>(k)), y = c,
-                                                       root(static_cast<size_t>(d), 1.0);
-    for (int64_t item = begin; item < end; ++item) {
-      const T* W = a.W + item * d * k;
-      double t = a.diagonal ? 1.0 : a.t[a.t_per_batch ? item : 0], logdet = double(d - k) * std::log(t);
-      if (a.diagonal)
-        for (int64_t i = 0; i < d; ++i) {
-          double D = double(a.diagonal[(a.diagonal_per_batch ? item * d : 0) + i]);
-          root[size_t(i)] = 1.0 / std::sqrt(D);
-          logdet += std::log(D);
-        }
-      std::fill(G.begin(), G.end(), 0.0);
-      std::fill(c.begin(), c.end(), 0.0);
-      bool solve = a.function == Spectral::solve;
-      for (int64_t i = 0; i < d; ++i) {
-        double r = root[size_t(i)], b = a.b ? double(a.b[item * d + i]) * (solve ? r : 1.0) : 0.0;
-        for (int64_t p = 0; p < k; ++p) {
-          double x = double(W[i * k + p]) * r;
-          c[size_t(p)] += x * b;
-          for (int64_t q = 0; q < k; ++q) G[size_t(p * k + q)] += x * double(W[i * k + q]) * r;
-        }
-      }
-      double alpha;
-      if (solve) {
-        for (int64_t p = 0; p < k; ++p) G[size_t(p * k + p)] += t;
-        double least = k ? cholesky(G.data(), int(k)) : 1.0;
-        bool bad = !(least > 0.0);
-        failed[size_t(item)] = bad;
-        cholesky_solve(G.data(), int(k), c.data());
-        for (int64_t p = 0; p < k; ++p) {
-          logdet += 2.0 * std::log(G[size_t(p * k + p)]);
-          y[size_t(p)] = bad ? std::numeric_limits<double>::quiet_NaN() : -c[size_t(p)] / t;
-        }
-        alpha = 1.0 / t;
-      } else {
-        jacobi_eigen(G.data(), Q.data(), int(k), jacobi_done);
-        std::fill(y.begin(), y.end(), 0.0);
-        for (int64_t e = 0; e < k; ++e) {
-          double g = std::max(0.0, G[size_t(e * k + e)]), dot = 0.0;
-          logdet += std::log(g + t);
-          for (int64_t p = 0; p < k; ++p) dot += Q[size_t(p * k + e)] * c[size_t(p)];
-          double rt = std::sqrt(t), rg = std::sqrt(g + t);
-          dot *= -1.0 / (rt * rg * (rt + rg));
-          for (int64_t p = 0; p < k; ++p) y[size_t(p)] += Q[size_t(p * k + e)] * dot;
-        }
-        alpha = 1.0 / std::sqrt(t);
-      }
-      if (a.logdet) a.logdet[item] = logdet;
-      if (!a.out) continue;
-      for (int64_t i = 0; i < d; ++i) {
-        double r = root[size_t(i)], x = 0.0;
-        for (int64_t p = 0; p < k; ++p) x += double(W[i * k + p]) * y[size_t(p)];
-        a.out[item * d + i] = T(r * (alpha * double(a.b[item * d + i]) * (solve ? r : 1.0) + r * x));
-      }
-    }
+  std::vector<uint8_t> failed(count_of(a.batch), 0);
+  for_groups<T>(a.batch, a.dim * a.rank * (a.rank + 4), [&](int64_t begin, int64_t end, GramRoom<T>& room) {
+    woodbury_group(a, begin, end, failed.data(), room);
   });
-  int64_t total = 0;
-  for (int64_t f : failed) total += f;
-  return total;
+  return std::accumulate(failed.begin(), failed.end(), int64_t{0});
 }
 
 template <class T>
 void gram_factor(int64_t batch, int64_t dim, int64_t rank, const T* W, T* U, T* s, Queue) {
-  parallel_for(batch, 1, [&](int64_t begin, int64_t end) {
-    int64_t k = rank;
-    std::vector<double> G(static_cast<size_t>(k * k)), Q = G;
-    std::vector<int64_t> order(static_cast<size_t>(k));
-    for (int64_t item = begin; item < end; ++item) {
-      const T* w = W + item * dim * k;
-      std::fill(G.begin(), G.end(), 0.0);
-      for (int64_t i = 0; i < dim; ++i)
-        for (int64_t p = 0; p < k; ++p)
-          for (int64_t q = 0; q < k; ++q) G[size_t(p * k + q)] += double(w[i * k + p]) * double(w[i * k + q]);
-      jacobi_eigen(G.data(), Q.data(), int(k), jacobi_done);
-      for (int64_t e = 0; e < k; ++e) order[size_t(e)] = e;
-      std::stable_sort(order.begin(), order.end(),
-                       [&](int64_t p, int64_t q) { return G[size_t(p * k + p)] > G[size_t(q * k + q)]; });
-      double most = k ? G[size_t(order[0] * k + order[0])] : 0.0;
-      double floor = double(k) * std::numeric_limits<double>::epsilon() * most;
-      for (int64_t e = 0; e < k; ++e) {
-        int64_t o = order[size_t(e)];
-        double g = G[size_t(o * k + o)];
-        bool kept = g > floor;
-        s[item * k + e] = kept ? T(g) : T(0);
-        double scale = kept ? 1.0 / std::sqrt(g) : 0.0;
-        for (int64_t i = 0; i < dim; ++i) {
-          double x = 0.0;
-          for (int64_t p = 0; p < k; ++p) x += double(w[i * k + p]) * Q[size_t(p * k + o)];
-          U[(item * dim + i) * k + e] = T(x * scale);
-        }
-      }
-    }
+  for_groups<T>(batch, (dim + 8 * rank) * rank * (rank + 4), [&](int64_t begin, int64_t end, GramRoom<T>& room) {
+    factor_group(begin, end, dim, rank, W, U, s, room);
   });
 }
 
 template <class T>
 void levenberg_marquardt_rows(const DirectionArgs<T>& a, Queue) {
-  parallel_for(a.rows, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const T *e = a.e + r * a.dim, *p = a.previous + r * a.dim;
-      double ee = 0.0, ep = 0.0, pp = 0.0;
-      for (int64_t i = 0; i < a.dim; ++i) {
-        ee += double(e[i]) * double(e[i]);
-        ep += double(e[i]) * double(p[i]);
-        pp += double(p[i]) * double(p[i]);
-      }
-      TwoTerms c = levenberg_marquardt(a.rule, a.value, a.kappa, ee, ep, pp);
-      for (int64_t i = 0; i < a.dim; ++i) a.out[r * a.dim + i] = T(c.e * double(e[i]) + c.previous * double(p[i]));
+  int64_t some = std::max<int64_t>(1, enough_work / std::max<int64_t>(1, a.dim));
+  for_each((a.rows + some - 1) / some, a.rows * a.dim, [&](int64_t range) {
+    for (int64_t r = range * some; r < std::min(a.rows, (range + 1) * some); ++r) {
+      const T *e = a.e + r * a.dim, *previous = a.previous + r * a.dim;
+      double sums[3] = {};
+      for (int64_t from = 0; from < a.dim; from += block)
+        loops<T>().dots_of_two(e + from, previous + from, std::min(block, a.dim - from), sums);
+      TwoTerms c = levenberg_marquardt(a.rule, a.value, a.kappa, sums[0], sums[1], sums[2]);
+      T factors[2] = {static_cast<T>(c.e), static_cast<T>(c.previous)};
+      const T* x[2] = {e, previous};
+      loops<T>().combine(2, factors, x, false, a.out + r * a.dim, a.dim);
     }
   });
 }

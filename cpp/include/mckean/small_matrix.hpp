@@ -40,8 +40,10 @@ MK_HD void cholesky_solve(const V* g, int k, V* x) {
 }
 
 constexpr int jacobi_sweeps = 16;
+constexpr double jacobi_tolerance = 1e-32;  // of the squares beside the diagonal, relative to those on it
 
-// Jacobi's rotations: on return the diagonal of g (k, k; both triangles given) holds the eigenvalues, unsorted, and the
+// all_small(off, diagonal): whether every lane has off <= jacobi_tolerance * diagonal. A lane that has is left alone, so that
+// its bits do not depend on the others. Jacobi's rotations: on return the diagonal of g (k, k; both triangles given) holds the eigenvalues, unsorted, and the
 // columns of q (k, k) the eigenvectors.
 template <class V, class Done>
 MK_HD void jacobi_eigen(V* g, V* q, int k, Done all_small) {
@@ -55,6 +57,7 @@ MK_HD void jacobi_eigen(V* g, V* q, int k, Done all_small) {
       for (int j = 0; j < i; ++j) off = off + g[i * k + j] * g[i * k + j];
     }
     if (all_small(off, diagonal)) break;
+    V active = off > Ops<V>::constant(jacobi_tolerance) * diagonal ? one : zero;
     for (int p = 0; p < k - 1; ++p)
       for (int r = p + 1; r < k; ++r) {
         V a = g[p * k + r];
@@ -63,6 +66,7 @@ MK_HD void jacobi_eigen(V* g, V* q, int k, Done all_small) {
         V root = Ops<V>::sqrt(h * h + a * a);
         V bottom = h < zero ? h - root : h + root;
         V t = a == zero ? zero : a / (a == zero ? one : bottom);
+        t = active == zero ? zero : t;
         V c = one / Ops<V>::sqrt(one + t * t), s = t * c;
         for (int i = 0; i < k; ++i) {
           V x = g[i * k + p], y = g[i * k + r];

@@ -1,13 +1,14 @@
-"""Distances between point clouds as functions that PyTorch differentiates.
+"""Distances between point clouds as functions that PyTorch differentiates, and products with Hessians by autograd.
 
 The same functions as in `mckean`, of tensors that may require gradients, with 0-dimensional tensors (one value per
-cloud of a batch) as results. Import it as ``import mckean.torch``; PyTorch is imported by the first call.
+cloud of a batch) as results; and exact products with Hessians and Gauss-Newton matrices for `mckean.lowrank`. Import it
+as ``import mckean.torch``; PyTorch is imported by the first call.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mckean import sliced, transport
@@ -17,7 +18,11 @@ from mckean.transport._divergence import divergence
 from mckean.transport._weights import flag
 
 __all__ = [
+    "FlatProduct",
     "energy_distance",
+    "ggn_matvec",
+    "hessian_matvec",
+    "hvp",
     "sinkhorn_cost",
     "sinkhorn_divergence",
     "sliced_mmd2",
@@ -416,3 +421,254 @@ def _distance() -> Any:
             return None, *grads, None, None
 
     return Distance
+
+
+# ---- products with Hessians --------------------------------------------------------------------
+
+
+def hvp(f: Callable[[Any], Any], x: Any, v: Any) -> Any:
+    """The product of the Hessian of `f` at `x` with `v`, by differentiating twice.
+
+    Parameters
+    ----------
+    f : callable
+        A tensor like `x` to a scalar, or particles (n, d) to one value for each (n,): products with the Hessian of
+        every particle are then one call, as long as values do not depend on other particles.
+    x : torch.Tensor, any shape
+    v : torch.Tensor, shape of `x`
+
+    Returns
+    -------
+    torch.Tensor, shape of `x`
+        Without a gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `v` does not match `x`, or `f` gives no tensor of `x`.
+
+    See Also
+    --------
+    mckean.lowrank.hvp : by finite differences of a gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mckean.torch
+    >>> x, v = torch.zeros(2, 3), torch.ones(2, 3)
+    >>> mckean.torch.hvp(lambda x: x.cosh().sum(-1), x, v)
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
+    """
+    import torch
+
+    _check_tensor(x, "x")
+    _check_tensor(v, "v")
+    if v.shape != x.shape or v.dtype != x.dtype or v.device != x.device:
+        raise ValueError(
+            f"v: expected shape {tuple(x.shape)}, {x.dtype} on {x.device} to match x, "
+            f"got {tuple(v.shape)}, {v.dtype} on {v.device}"
+        )
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        (first,) = _gradient(_scalar(f(leaf), "f"), [leaf])
+        return _backward([first], [leaf], [v.detach()])[0].detach()
+
+
+class FlatProduct:
+    """A symmetric matrix of parameters as a product with flat vectors; see `hessian_matvec` and `ggn_matvec`.
+
+    Attributes
+    ----------
+    d : int
+        The number of parameters.
+    """
+
+    def __init__(self, params: list[Any], product: Callable[[list[Any]], list[Any]]) -> None:
+        self._params, self._product = params, product
+        self.d = sum(p.numel() for p in params)
+
+    def __call__(self, v: Any) -> Any:
+        import torch
+
+        _check_tensor(v, "v")
+        first = self._params[0]
+        if v.shape != (self.d,) or v.dtype != first.dtype or v.device != first.device:
+            kind = TypeError if v.dtype != first.dtype else ValueError
+            raise kind(
+                f"v: expected shape ({self.d},), {first.dtype} on {first.device} to match the parameters, "
+                f"got {tuple(v.shape)}, {v.dtype} on {v.device}"
+            )
+        parts = v.detach().split([p.numel() for p in self._params])
+        with torch.enable_grad():
+            out = self._product([b.view_as(p) for b, p in zip(parts, self._params, strict=True)])
+        return torch.cat([o.detach().reshape(-1) for o in out])
+
+    def flatten(self, tensors: Iterable[Any]) -> Any:
+        """Tensors like the parameters as one vector (d,)."""
+        import torch
+
+        return torch.cat([t.detach().reshape(-1) for t in tensors])
+
+    def unflatten(self, v: Any) -> list[Any]:
+        """A vector (d,) as tensors like the parameters."""
+        parts = v.split([p.numel() for p in self._params])
+        return [b.view_as(p) for b, p in zip(parts, self._params, strict=True)]
+
+
+def hessian_matvec(f: Callable[[], Any], params: Any) -> FlatProduct:
+    """The Hessian of `f` in parameters, as a product with flat vectors for `mckean.lowrank.lanczos` and others.
+
+    `f` and its gradient are computed here, once; a product is then one backward pass through the gradient. It belongs
+    to the parameters as they are now: make another after an update (autograd refuses most stale ones).
+
+    Parameters
+    ----------
+    f : callable
+        Without arguments, the scalar to differentiate, such as the loss of a network on some data.
+    params : torch.nn.Module, torch.Tensor, or iterable of tensors
+        Those that require gradients, flattened in their order. Their dtypes and devices are the same.
+
+    Returns
+    -------
+    FlatProduct
+        A callable (d,) -> (d,), with the attribute ``d``. It keeps the graph of the gradient in memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no parameter to differentiate, or `f` gives no scalar of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mckean.torch
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> H = mckean.torch.hessian_matvec(lambda: net(x).square().sum(), net)
+    >>> H(torch.tensor([1.0, 0.0]))
+    tensor([2., 4.])
+    """
+    import torch
+
+    leaves = _parameters(params)
+    with torch.enable_grad():
+        first = _gradient(_scalar(f(), "f"), leaves)
+    return FlatProduct(leaves, lambda parts: _backward(first, leaves, parts))
+
+
+def ggn_matvec(outputs: Callable[[], Any], loss: Callable[[Any], Any], params: Any) -> FlatProduct:
+    """The generalised Gauss-Newton matrix J^T H J as a product with flat vectors.
+
+    J is the Jacobian of the outputs in the parameters, H the Hessian of the loss in the outputs. It is positive
+    semi-definite if the loss is convex in the outputs, and then the Fisher matrix of the usual losses.
+
+    Parameters
+    ----------
+    outputs : callable
+        Without arguments, what a network gives for some data: a tensor.
+    loss : callable
+        That tensor to a scalar.
+    params
+        See `hessian_matvec`.
+
+    Returns
+    -------
+    FlatProduct
+        See `hessian_matvec`. A product is three backward passes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `hessian_matvec`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mckean.torch
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> G = mckean.torch.ggn_matvec(lambda: net(x), lambda y: y.square().sum(), net)
+    >>> G(torch.tensor([1.0, 0.0]))
+    tensor([2., 4.])
+    """
+    import torch
+
+    leaves = _parameters(params)
+    with torch.enable_grad():
+        found = outputs()
+        _check_tensor(found, "outputs")
+        if not found.requires_grad:
+            raise ValueError("outputs: expected a function of the parameters, got a constant")
+        leaf = found.detach().clone().requires_grad_()
+        (slope,) = _gradient(_scalar(loss(leaf), "loss"), [leaf])
+        # J^T u is linear in u, so that its derivative in u along v is J v.
+        dummy = torch.zeros_like(found, requires_grad=True)
+        pulled = torch.autograd.grad(
+            found, leaves, dummy, create_graph=True, materialize_grads=True
+        )
+
+    def product(parts: list[Any]) -> list[Any]:
+        (pushed,) = _backward(pulled, [dummy], parts)
+        (curved,) = _backward([slope], [leaf], [pushed.detach()])
+        return _backward([found], leaves, [curved.detach()])
+
+    return FlatProduct(leaves, product)
+
+
+def _check_tensor(x: Any, name: str) -> None:
+    import torch
+
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+
+
+def _parameters(params: Any) -> list[Any]:
+    import torch
+
+    if isinstance(params, torch.nn.Module):
+        params = params.parameters()
+    elif isinstance(params, torch.Tensor):
+        params = [params]
+    found = list(params)
+    for p in found:
+        _check_tensor(p, "params")
+    leaves = [p for p in found if p.requires_grad]
+    if not leaves:
+        raise ValueError(f"params: expected tensors that require grad, got {len(found)} others")
+    kinds = {(p.dtype, p.device) for p in leaves}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"params: expected one dtype and device, got {', '.join(sorted(map(str, kinds)))}"
+        )
+    return leaves
+
+
+def _scalar(value: Any, name: str) -> Any:
+    _check_tensor(value, name)
+    if value.dim() > 1 or (name != "f" and value.dim()):
+        raise ValueError(f"{name}: expected a scalar, got shape {tuple(value.shape)}")
+    return value.sum()
+
+
+def _gradient(value: Any, leaves: list[Any]) -> Any:
+    """The gradient with its graph; zeros where the value does not depend on a leaf."""
+    import torch
+
+    if not value.requires_grad:
+        return [torch.zeros_like(p) for p in leaves]
+    return torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
+
+
+def _backward(outputs: Any, leaves: list[Any], vectors: list[Any]) -> list[Any]:
+    """The products of `vectors` with the Jacobian of `outputs`, whose graph is kept."""
+    import torch
+
+    # A linear function has a gradient without a graph.
+    tracked = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
+    if not tracked:
+        return [torch.zeros_like(p) for p in leaves]
+    tensors, cotangents = zip(*tracked, strict=True)
+    return list(
+        torch.autograd.grad(tensors, leaves, cotangents, retain_graph=True, materialize_grads=True)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "gram",
     "gram_factor",
     "lanczos_step",
+    "lanczos_stepper",
     "levenberg_marquardt_rows",
     "multiply",
     "quadratic",
@@ -140,6 +141,28 @@ def lanczos_step(
         framework.queue(device),
     )
     return norm, coefficients, done
+
+
+def lanczos_stepper(
+    basis: Any, w: Any, place: tuple[Framework, str]
+) -> Callable[[int, np.ndarray[Any, Any], bool, float, int], tuple[float, int]]:
+    """`lanczos_step` for one basis and one w, with all that stays the same bound.
+
+    step(count, coefficients, recurrence, beta, passes) -> |w|, passes done; `coefficients` (count
+    or more,) is written.
+    """
+    framework, device = place
+    native, queue = executor(device).lanczos_step, framework.queue(device)
+
+    def step(
+        count: int, coefficients: np.ndarray[Any, Any], recurrence: bool, beta: float, passes: int
+    ) -> tuple[float, int]:
+        done: tuple[float, int] = native(
+            basis, count, w, recurrence, beta, passes, 0.0, coefficients, queue
+        )
+        return done
+
+    return step
 
 
 def woodbury(

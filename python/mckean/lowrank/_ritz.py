@@ -1,0 +1,102 @@
+"""What the Lanczos methods share: which Ritz pairs are wanted, when they are good, what comes back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mckean.lowrank import _native
+from mckean.lowrank._matvec import Matvec
+
+__all__ = ["WHICH", "Pairs", "basis_size", "compress", "converged", "ritz_vectors", "select", "unchanged"]
+
+WHICH = ("LA", "SA", "LM")
+_TINY = 1e-10  # eigenvalues this small beside the largest are zero
+
+
+@dataclass(slots=True)
+class Pairs:
+    """Eigenpairs as data of the framework, with what is known about them on the host."""
+
+    U: Any  # Output (d, k)
+    theta: np.ndarray[Any, Any]
+    residuals: np.ndarray[Any, Any]
+    converged: bool
+
+
+def select(theta: np.ndarray[Any, Any], which: str, count: int) -> np.ndarray[Any, Any]:
+    """Indices of the `count` wanted of rising `theta`, the most wanted first."""
+    n = len(theta)
+    if which == "LA":
+        return np.arange(n - 1, max(n - 1 - count, -1), -1)
+    if which == "SA":
+        return np.arange(min(count, n))
+    if which == "LM":
+        return np.argsort(-np.abs(theta), kind="stable")[:count]
+    # both ends in turn, the lowest first
+    order = np.empty(n, np.int64)
+    order[0::2] = np.arange((n + 1) // 2)
+    order[1::2] = np.arange(n - 1, (n + 1) // 2 - 1, -1)
+    return order[:count]
+
+
+def converged(
+    theta: np.ndarray[Any, Any], residuals: np.ndarray[Any, Any], tol: float, scale: float, eps: float
+) -> bool:
+    """Whether residuals are small beside their eigenvalues, or have reached rounding."""
+    limit = np.maximum(tol * np.maximum(np.abs(theta), _TINY * scale), 2 * eps * scale)
+    return bool((residuals <= limit).all())
+
+
+def unchanged(
+    values: np.ndarray[Any, Any], before: Any, rank: int, scale: float, eps: float
+) -> bool:
+    """Whether all wanted Ritz values are there and were so before, up to rounding."""
+    if before is None or len(before) < rank or len(values) < rank:
+        return False
+    return bool(np.abs(np.sort(values) - np.sort(before)).max() <= 1e3 * eps * scale)
+
+
+def basis_size(A: Matvec, rank: int, wanted: int, least: int) -> int:
+    """Vectors a basis may have: `wanted`, less where they do not fit into half the memory, but at
+    least `least`."""
+    row = A.d * np.dtype(A.dtype).itemsize
+    room = _memory() // 2 // row - rank - 2
+    if room < min(least, wanted):
+        raise MemoryError(
+            f"d, rank: expected a basis of {least} vectors to fit into half the memory, got "
+            f"{(least + rank + 2) * row / 2**30:.3g} GiB for d = {A.d}, rank = {rank}"
+        )
+    return min(wanted, room)
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return 1 << 62
+
+
+def compress(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> None:
+    """Replace the first rows of the basis by its first n rows rotated with the columns of S."""
+    _native.multiply(
+        basis[:n], S, basis[: S.shape[1]], A.place, a_rows=True, out_rows=True
+    )
+
+
+def ritz_vectors(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> Any:
+    """Output (d, k) of the Ritz vectors, the entry of largest size of each positive."""
+    U = A.empty((A.d, S.shape[1]))
+    _native.multiply(basis[:n], S, U.data, A.place, a_rows=True)
+    negative = _extreme(U.data, "max") < -_extreme(U.data, "min")
+    if bool(negative.any()):
+        U.data *= A.framework.cast(1 - 2 * negative, A.dtype)
+    return U
+
+
+def _extreme(U: Any, end: str) -> Any:
+    reduce = getattr(U, "a" + end, None)  # of torch; max(0) gives it indices too
+    return reduce(0) if reduce is not None else getattr(U, end)(0)

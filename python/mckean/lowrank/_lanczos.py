@@ -177,20 +177,21 @@ def pairs_of(
         limit = max(limit, rank)
     if limit < rank:
         raise ValueError(f"max_iter: expected at least rank = {rank}, got {limit}")
-    start = start_vector(seed, A.d)
-    v, w = A.settle(start)
+    wanted = limit if reorth == "none" else min(A.d, max(2 * rank + 20, 4 * rank + 4))
+    if reorth == "selective":
+        wanted = min(A.d, max(wanted, _SELECTIVE_BASIS))
+    if block > 1:
+        wanted = min(A.d, wanted + 4 * block)
+    least = rank + 8 * block
+    basis_size(A, rank, wanted, least)  # nothing was allocated yet
+    v, w = A.settle(start_vector(seed, A.d))
+    size = basis_size(A, rank, wanted, least)
     if tol is not None:
         tol = nonnegative(tol, "tol")
     tol = max(_TOLERANCE[A.dtype] if tol is None else tol, 10 * A.error)
     if check and A.d > 1:
         w = A.own_data(w)  # the probe's product may be written to the same memory
         A.check_symmetry(v, w, seed)
-    wanted = limit if reorth == "none" else min(A.d, max(2 * rank + 20, 4 * rank + 4))
-    if reorth == "selective":
-        wanted = min(A.d, max(wanted, _SELECTIVE_BASIS))
-    if block > 1:
-        wanted = min(A.d, wanted + 4 * block)
-    size = basis_size(A, rank, wanted, min(wanted, rank + 8 * block))
     if block > 1:
         pairs = block_pairs(A, v, rank, which, tol, limit, min(block, A.d), size, seed)
     else:

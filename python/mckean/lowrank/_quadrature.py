@@ -68,8 +68,7 @@ class Tridiagonal:
 
     def __init__(self, A: Matvec, steps: int) -> None:
         self.A, self.steps = A, min(steps, A.d)
-        if basis_size(A, 0, self.steps, self.steps) < self.steps:
-            raise MemoryError(f"n_steps: a basis of {self.steps} vectors does not fit into memory")
+        basis_size(A, 0, self.steps, self.steps)
         self.basis = A.empty((self.steps + 1, A.d)).data
         self.work = A.empty((A.d,)).data
         self.T = np.zeros((self.steps, self.steps))
@@ -102,6 +101,7 @@ def probe(seed: int, d: int, number: int, *, stream: int = _PROBES) -> np.ndarra
 
 def quadrature(A: Matvec, n_probes: int, n_steps: int, seed: int, check: bool) -> list[Nodes]:
     """Nodes of `n_probes` probes of +-1; the first product settles the place and serves the probe."""
+    basis_size(A, 0, min(n_steps, A.d), n_steps)  # nothing was allocated yet
     root = math.sqrt(A.d)
     start = probe(seed, A.d, 0) / root
     v, w = A.settle(start)
@@ -359,11 +359,14 @@ def _finite(A: Matvec, value: float) -> float:
 
 def _hutchpp(A: Matvec, r: int, seed: int) -> TraceEstimate:
     size = min(r, A.d)
+    basis_size(A, 0, size, size)
+    _, w = A.settle(probe(seed, A.d, 0, stream=_SKETCH))
     Q = A.empty((size + 1, A.d)).data
-    scratch, rank, scale = np.empty(size), 0, 0.0
-    for i in range(size):
-        _, w = A.settle(probe(seed, A.d, i, stream=_SKETCH))
-        w = A.own_data(w)
+    scratch, rank, scale = np.empty(size + 1), 0, 0.0
+    for i in range(r):
+        if rank == size:
+            break
+        w = A.own_data(w if i == 0 else A.settle(probe(seed, A.d, i, stream=_SKETCH))[1])
         length = math.sqrt(_finite(A, A.dot(w, w)))
         scale = max(scale, length)
         step = _native.lanczos_stepper(Q, w, A.place)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mckean._array import to_numpy
 from mckean.lowrank import _native
 from mckean.lowrank._matvec import Matvec
 
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 WHICH = ("LA", "SA", "LM")
+_ROWS = 64
 _TINY = 1e-10  # eigenvalues this small beside the largest are zero
 
 
@@ -75,10 +77,11 @@ def unchanged(
 
 def basis_size(A: Matvec, rank: int, wanted: int, least: int) -> int:
     """Vectors a basis may have: `wanted`, less where they do not fit into half the memory, but at
-    least `least`."""
-    row = A.d * np.dtype(A.dtype).itemsize
+    least `least`. Before the first product float32 is supposed."""
+    row = A.d * A.itemsize
     room = _memory() // 2 // row - rank - 2
-    if room < min(least, wanted):
+    least = min(least, wanted)
+    if room < least:
         raise MemoryError(
             f"d, rank: expected a basis of {least} vectors to fit into half the memory, got "
             f"{(least + rank + 2) * row / 2**30:.3g} GiB for d = {A.d}, rank = {rank}"
@@ -100,14 +103,22 @@ def compress(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> None:
 
 def ritz_vectors(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> Any:
     """Output (d, k) of the Ritz vectors, the entry of largest size of each positive."""
-    U = A.empty((A.d, S.shape[1]))
+    k = S.shape[1]
+    U = A.empty((A.d, k))
     _native.multiply(basis[:n], S, U.data, A.place, a_rows=True)
-    negative = _extreme(U.data, "max") < -_extreme(U.data, "min")
-    if bool(negative.any()):
-        U.data *= A.framework.cast(1 - 2 * negative, A.dtype)
+    whole = A.d - A.d % _ROWS
+    # Rows side by side: reductions over many short rows are slow.
+    wide = U.data[:whole].reshape(whole // _ROWS, _ROWS * k)
+    rest = U.data[whole:]
+    ends = [_reduce(part, end) for part in (wide, rest) if part.shape[0] for end in ("max", "min")]
+    found = np.concatenate([end.reshape(-1, k) for end in ends])
+    signs = np.where(found.max(0) < -found.min(0), -1.0, 1.0)
+    if (signs < 0).any():
+        wide *= A.own(np.tile(signs, _ROWS))
+        rest *= A.own(signs)
     return U
 
 
-def _extreme(U: Any, end: str) -> Any:
-    reduce = getattr(U, "a" + end, None)  # of torch; max(0) gives it indices too
-    return reduce(0) if reduce is not None else getattr(U, end)(0)
+def _reduce(part: Any, end: str) -> np.ndarray[Any, Any]:
+    reduce = getattr(part, "a" + end, None)  # of torch, whose max(0) gives indices too
+    return to_numpy(reduce(0) if reduce is not None else getattr(part, end)(0))

@@ -1,0 +1,245 @@
+"""Extremal eigenvalues of batch Hessians against those of all data, and the largest learning rates of SGD and Adam by batch size."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from _claim import Claim, parse, slope
+
+from mckean import lowrank
+from mckean._demos.hessian import Network, _data
+
+BATCHES, RATES = (4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32, 64, 128, 256)
+STEPS = 150
+
+
+class Softmax(Network):
+    """A linear model: its Hessian is the generalised Gauss-Newton matrix."""
+
+    def __init__(self, images: Any, labels: Any) -> None:
+        super().__init__(images, labels, (images.shape[1], 10))
+
+    def _probabilities(self, theta: Any, rows: Any) -> tuple[Any, ...]:
+        W, b = self._split(theta)
+        logits = self.images[rows] @ W + b
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        return self.images[rows], p / p.sum(1, keepdims=True), self.labels[rows]
+
+    def loss(self, theta: Any, rows: Any = slice(None)) -> float:
+        _, p, y = self._probabilities(theta, rows)
+        return float(-np.log(np.maximum((p * y).sum(1), 1e-300)).mean())
+
+    def gradient(self, theta: Any, rows: Any = slice(None)) -> Any:
+        x, p, y = self._probabilities(theta, rows)
+        e = (p - y) / len(x)
+        return np.concatenate([(x.T @ e).ravel(), e.sum(0)])
+
+    def hessian(self, theta: Any, rows: Any = slice(None)) -> Any:
+        x, p, _ = self._probabilities(theta, rows)
+
+        def product(v: Any) -> Any:
+            W, b = self._split(v)
+            dl = x @ W + b
+            de = p * (dl - (p * dl).sum(1, keepdims=True)) / len(x)
+            return np.concatenate([(x.T @ de).ravel(), de.sum(0)])
+
+        return product
+
+
+def largest(product: Any, d: int, which: str = "LA") -> float:
+    return float(lowrank.lanczos(product, d, 1, which=which, tol=1e-3).s[0])
+
+
+def sgd(theta: Any, rate: float, gradient: Callable[[Any, int], Any], steps: int) -> Any:
+    for step in range(steps):
+        theta = theta - rate * gradient(theta, step)
+        yield theta
+
+
+def adam(theta: Any, rate: float, gradient: Callable[[Any, int], Any], steps: int) -> Any:
+    """D. Kingma, J. Ba, "Adam: a method for stochastic optimization", arXiv:1412.6980, with its constants."""
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    for step in range(steps):
+        g = gradient(theta, step)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        at = step + 1
+        theta = theta - rate * (m / (1 - 0.9**at)) / (np.sqrt(v / (1 - 0.999**at)) + 1e-8)
+        yield theta
+
+
+def stable(net: Network, theta: Any, method: Any, rate: float, batch: int, seed: int) -> bool:
+    """The loss, in the mean of the last third of the steps, is not above the one at the start."""
+    g = np.random.default_rng(seed)
+    n = len(net.images)
+
+    def gradient(at: Any, step: int) -> Any:
+        return net.gradient(at, g.choice(n, batch, replace=False))
+
+    start, late = net.loss(theta), []
+    with np.errstate(all="ignore"):
+        for step, at in enumerate(method(theta, rate, gradient, STEPS)):
+            if step > 2 * STEPS // 3 and step % 5 == 0:
+                late.append(net.loss(at))
+                if not np.isfinite(late[-1]):
+                    return False
+    return bool(np.mean(late) <= start)
+
+
+def limit(net: Network, theta: Any, method: Any, batch: int, seed: int, around: float) -> float:
+    """The largest stable rate, to six per cent: where stable ends, going up from a rate that is."""
+    low = around
+    while not stable(net, theta, method, low, batch, seed):
+        low /= 2
+        if low < 1e-6 * around:
+            return float("nan")
+    while stable(net, theta, method, 2 * low, batch, seed) and low < 1e6 * around:
+        low *= 2
+    high = 2 * low
+    for _ in range(4):
+        middle = float(np.sqrt(low * high))
+        low, high = (
+            (middle, high) if stable(net, theta, method, middle, batch, seed) else (low, middle)
+        )
+    return low
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse("batch_hessian", __doc__, argv)
+    repeats, tries = (5, 1) if args.quick else (20, 5)
+    rates = RATES[::2] if args.quick else RATES
+    images, labels = _data()
+    n = len(images)
+    claim = Claim(
+        args,
+        "extremal eigenvalues of the Hessian of a batch are larger than those of all data, by v / b with b = B / (1 - B/N);\n"
+        "         so the largest learning rate of SGD grows in proportion to B while noise dominates, that of Adam as sqrt(B)",
+        "Granziol, Zohren and Roberts, JMLR 23, 2022, arXiv:2006.09092",
+        f"scikit-learn's digits (N = {n}): softmax regression (its Hessian is the Gauss-Newton matrix) and a tanh network 64-16-10 after\n"
+        f"         gradient descent; {repeats} batches of every size; a rate is stable if {STEPS} steps from there do not raise the loss of\n"
+        f"         all data, in the mean of the last third, {tries} runs",
+    )  # fmt: skip
+
+    cases = []
+    for name, net, steps in (("softmax", Softmax(images, labels), 200), ("network", Network(images, labels), 200)):  # fmt: skip
+        theta = net.start(0) if name == "network" else np.zeros(net.d)
+        for _ in range(steps):
+            theta = theta - 0.5 * net.gradient(theta)
+        cases.append((name, net, theta))
+
+    shown = []
+    for name, net, theta in cases:
+        full = net.hessian(theta)
+        lam = largest(full, net.d)
+        least = largest(full, net.d, "SA")
+        rows, excess = [], []
+        for batch in BATCHES:
+            g = np.random.default_rng(batch)
+            found = []
+            for _ in range(repeats):
+                product = net.hessian(theta, g.choice(n, batch, replace=False))
+                ends = [largest(product, net.d)]
+                if name == "network":
+                    ends.append(largest(product, net.d, "SA"))
+                found.append(ends)
+            mean, error = np.mean(found, 0), np.std(found, 0) / np.sqrt(repeats)
+            b = batch / (1 - batch / n)
+            excess.append((mean[0] - lam) * b)
+            row = {"model": name, "B": batch, "largest": mean[0], "error": error[0]}
+            row |= {"over all data": mean[0] / lam, "excess * b": excess[-1]}
+            if name == "network":
+                row["smallest"] = mean[1]
+            rows.append(row)
+        B = np.array(BATCHES, float)
+        b = B / (1 - B / n)
+        values = np.array([row["largest"] for row in rows])
+        v = float(((values - lam) / b).sum() / (1 / b**2).sum())  # least squares of lam_1 + v/b
+        law = lam + v / b
+        for row, predicted in zip(rows, law, strict=True):
+            row["law"] = predicted
+        claim.table(
+            f"{name}: mean extremal eigenvalues of batch Hessians; all data: {lam:.3g} and {least:.2g}",
+            ["B", "largest", "error", "over all data", "excess * b", "law", "smallest"],
+            rows,
+            f"law: {lam:.3g} + {v:.3g} / b, fitted; the noise is as large as the signal at B = {v / lam:.1f}",
+        )
+        claim.check(
+            f"{name}: the largest eigenvalue of a batch exceeds that of all data",
+            f"by factors {values[0] / lam:.2f} (B = 4) to {values[-1] / lam:.2f} (B = 256)",
+            bool((values > lam).all()),
+        )
+        if name == "network":
+            smallest = np.array([row["smallest"] for row in rows])
+            claim.check(
+                "network: so does the smallest one, downwards",
+                f"{smallest[0]:.2g} (B = 4) to {smallest[-1]:.2g} (B = 256) against {least:.2g}",
+                bool((smallest < least).all()),
+            )
+        spread = max(excess) / min(excess) if min(excess) > 0 else float("inf")
+        claim.check(
+            f"{name}: excess times b is one number within a factor of 3",
+            f"{min(excess):.2g} to {max(excess):.2g}; slope of the excess {slope(b, np.maximum(values - lam, 1e-12)):.2f}",
+            spread <= 3,
+        )  # fmt: skip
+        shown.append((name, B, values, lam, law, v))
+
+    tried = []
+    for (name, net, theta), (_, _, _, lam, _, v) in zip(cases, shown, strict=True):
+        rows = []
+        for batch in rates:
+            b = batch / (1 - batch / n)
+            row = {"B": batch, "2 / (lam + v/b)": 2 / (lam + v / b)}
+            for method, around in ((sgd, 2 / (lam + v / b)), (adam, 0.01)):
+                found = [limit(net, theta, method, batch, s, around) for s in range(tries)]
+                row[method.__name__] = float(np.median(found))
+            rows.append(row)
+        B = np.array(rates, float)
+        best = {m: np.array([row[m] for row in rows]) for m in ("sgd", "adam")}
+        small = max(2, int((B <= max(16.0, v / lam)).sum()))
+        slopes = {m: (slope(B[:small], r[:small]), slope(B[-3:], r[-3:])) for m, r in best.items()}
+        claim.table(
+            f"{name}: largest stable rates",
+            ["B", "2 / (lam + v/b)", "sgd", "adam"],
+            rows,
+            f"slopes in B, up to {B[small - 1]:.0f} and for the three largest: SGD {slopes['sgd'][0]:.2f}, {slopes['sgd'][1]:.2f}; "
+            f"Adam {slopes['adam'][0]:.2f}, {slopes['adam'][1]:.2f}",
+        )  # fmt: skip
+        claim.check(
+            f"{name}: SGD's largest rate is proportional to B for small B",
+            f"slope {slopes['sgd'][0]:.2f} (0.75 to 1.25 is called proportional)",
+            0.75 <= slopes["sgd"][0] <= 1.25,
+        )
+        claim.check(
+            f"{name}: it saturates: a smaller slope for large B",
+            f"{slopes['sgd'][1]:.2f}",
+            slopes["sgd"][1] < slopes["sgd"][0],
+        )
+        claim.check(
+            f"{name}: Adam's goes as sqrt(B) for small B",
+            f"slope {slopes['adam'][0]:.2f} (0.35 to 0.65 is called a square root)",
+            0.35 <= slopes["adam"][0] <= 0.65,
+        )
+        tried.append((name, B, best, rows))
+
+    def draw(axes: Any) -> None:
+        for axis, (name, B, values, lam, law, _) in zip(axes[:2], shown, strict=True):
+            axis.loglog(B, values, "o", label="batches, mean")
+            axis.loglog(B, law, "-", label="fitted law")
+            axis.axhline(lam, color="gray", lw=0.8, label="all data")
+            axis.set(title=f"{name}: largest eigenvalue", xlabel="B")
+            axis.legend()
+        for name, B, best, rows in tried:
+            axes[2].loglog(B, best["sgd"], "o-", label=f"SGD, {name}")
+            axes[2].loglog(B, best["adam"], "s--", label=f"Adam, {name}")
+            axes[2].loglog(B, [r["2 / (lam + v/b)"] for r in rows], ":", color="gray")
+        axes[2].set(title="largest stable rate", xlabel="B")
+        axes[2].legend()
+
+    claim.picture(draw, columns=3)
+    return claim.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,6 +18,7 @@ __all__ = ["main"]
 _WIDTHS = (64, 16, 10)
 _RATE, _TOP = 0.5, 10
 _BATCHES = (16, 32, 64, 128, 256)
+_PROBES, _PRODUCTS = 5, 60  # of a spectral density
 
 
 class Network:
@@ -109,13 +110,18 @@ def main(folder: Path, *, n_steps: int = 1000) -> int:
     """Train, look at the Hessian, print tables, write ``hessian.png`` into `folder`; return the exit status."""
     try:
         import matplotlib
-        import sklearn  # noqa: F401
+        import threadpoolctl  # scikit-learn needs it too
     except ImportError as error:
         print(
             f"the demo needs {error.name}: pip install 'mckean[plot]' scikit-learn", file=sys.stderr
         )
         return 1
     matplotlib.use("Agg")
+    with threadpoolctl.threadpool_limits(1):  # for products as small as these
+        return _show(folder, n_steps)
+
+
+def _show(folder: Path, n_steps: int) -> int:
     start = time.perf_counter()
     images, labels = _data()
     net = Network(images, labels)
@@ -132,13 +138,14 @@ def main(folder: Path, *, n_steps: int = 1000) -> int:
             H = net.hessian(theta)
             top = lowrank.lanczos(H, net.d, _TOP, tol=1e-6)
             least = lowrank.lanczos(H, net.d, 1, which="SA", tol=1e-6)
-            density = lowrank.spectral_density(H, net.d)
             done = done and bool(top.converged) and bool(least.converged)
             values = " ".join(f"{s:.3g}" for s in top.s)
             print(
                 f"{step:>5}{net.loss(theta):>8.3f}{net.accuracy(theta):>7.3f}   {values} | {least.s[0]:.2g}"
             )
-            seen.append((step, np.asarray(top.s), density))
+            if step in (0, n_steps):
+                density = lowrank.spectral_density(H, net.d, n_probes=_PROBES, n_steps=_PRODUCTS)
+                seen.append((step, np.asarray(top.s), density))
         theta = theta - _RATE * net.gradient(theta)
 
     print(f"\n{'step':>5}{'bulk ends':>11}{'outliers':>10}{'near zero':>11}")
@@ -151,13 +158,15 @@ def main(folder: Path, *, n_steps: int = 1000) -> int:
         return net.hessian(theta, _rows(batch, seed, len(images)))
 
     advice = lowrank.learning_rate_advice(
-        of_batch, _BATCHES, d=net.d, n_data=len(images), n_batches=10
+        of_batch, _BATCHES, d=net.d, n_total=len(images), n_batches=10
     )
     print(f"\n{'batch':>5}{'largest eigenvalue':>20}{'SGD stable below':>18}")
     for batch, value, rate in zip(_BATCHES, advice.lam_batch, advice.lr_max, strict=True):
         print(f"{batch:>5}{value:>20.3g}{rate:>18.3g}")
+    largest = float(seen[-1][1][0])
+    print(f"{'all':>5}{largest:>20.3g}{2 / largest:>18.3g}")
     print(
-        f"{'all':>5}{advice.lam_1:>20.3g}{2 / advice.lam_1:>18.3g}   noise as large as that at a batch of {advice.B_crit:.0f}"
+        f"fit: {advice.lam_1:.3g} + {advice.v:.3g} / b; below a batch of {advice.B_crit:.0f} rates may grow with it"
     )
     path = _picture(folder, seen, advice)
     print(f"\ntime     {time.perf_counter() - start:.1f} s\npicture  {path}")
@@ -181,9 +190,12 @@ def _picture(folder: Path, seen: list[Any], advice: Any) -> Path:
     axes[0].set_ylabel("density")
     axes[0].legend()
     B = np.asarray(_BATCHES, float)
-    axes[-1].loglog(B, advice.lam_batch, "o", label="batches")
-    axes[-1].axhline(advice.lam_1, color="gray", lw=0.8, label="all images")
-    axes[-1].set(title="largest eigenvalue", xlabel="batch")
+    axes[-1].loglog(B, advice.lam_batch, "o", label="batches, mean")
+    axes[-1].loglog(B, advice.lam(B), color="tab:blue", lw=0.8, label="fit")
+    axes[-1].axhline(seen[-1][1][0], color="gray", lw=0.8, label="all images")
+    axes[-1].set(title="largest eigenvalue after training", xlabel="batch")
+    axes[-1].set_xticks(B, [str(b) for b in _BATCHES])
+    axes[-1].minorticks_off()
     axes[-1].legend()
     figure.suptitle("The Hessian of a network on digits: a bulk near zero and a few outliers")
     folder.mkdir(parents=True, exist_ok=True)

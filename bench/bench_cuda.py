@@ -1,4 +1,4 @@
-"""On the GPU: how fast are normals, the fused stepper, sliced distances and Sinkhorn's iterations?
+"""On the GPU: how fast are normals, the fused stepper, sliced distances, Sinkhorn's iterations and low-rank models?
 
 Times are the device's own, between two CUDA events, so that the interpreter does not count. Needs a CUDA device and
 PyTorch or CuPy built for it.
@@ -405,6 +405,140 @@ def sinkhorn(
     )
 
 
+def _torch_woodbury(torch: Any, W: Any, b: Any, t: float) -> Callable[[], Any]:
+    """(W W^T + t)^-1 b of every item by a batched Cholesky factor."""
+    eye = torch.eye(W.shape[2], dtype=W.dtype, device=W.device)
+
+    def run() -> Any:
+        inner = W.mT @ W + t * eye
+        c = torch.cholesky_solve(W.mT @ b[..., None], torch.linalg.cholesky(inner))
+        return (b - (W @ c)[..., 0]) / t
+
+    return run
+
+
+def _torch_lanczos(torch: Any, basis: Any, w: Any, count: int) -> Callable[[], Any]:
+    """Two passes of Gram-Schmidt and the next vector; like a Lanczos step it ends on the host."""
+    v = basis[:count]
+
+    def run() -> Any:
+        x = w.clone()
+        for _ in range(2):
+            x -= v.T @ (v @ x)
+        norm = torch.linalg.norm(x)
+        basis[count] = x / norm
+        return norm.item()
+
+    return run
+
+
+def lowrank(
+    report: common.Report, holder: Framework, peers: dict[str, Framework], dtype: str
+) -> None:
+    """(e) Low-rank models: Lanczos steps, Gram matrices, functions of a model, Woodbury's identity."""
+    from mckean import _cuda
+
+    args, size, g = report.args, np.dtype(dtype).itemsize, np.random.default_rng(5)
+    stream = holder.stream()
+    torch = peers.get("torch")
+    rows: list[dict[str, Any]] = []
+
+    def put(
+        what: str,
+        shape: str,
+        n_bytes: int,
+        ours: Callable[[], Any],
+        theirs: Callable[[], Any] | None,
+    ) -> None:
+        seconds = {"mckean": measure(holder, ours)}
+        if torch and theirs:
+            seconds["torch"] = measure(torch, theirs)
+        copy = copy_bandwidth(holder, min(n_bytes, 4_000_000_000))
+        rows.append(
+            {"what": what, "shape": shape}
+            | {name: 1e3 * s for name, s in seconds.items()}
+            | {"ratio": ratio_to_best(seconds["mckean"], (seconds.get("torch"),))}
+            | {"GB/s": n_bytes / seconds["mckean"] / 1e9}
+            | {"of copy": n_bytes / seconds["mckean"] / copy}
+        )
+
+    def there(*shape: int) -> tuple[Any, Any]:
+        """For mckean and for torch."""
+        host = (g.standard_normal(shape, dtype=np.float32) / np.sqrt(shape[-1])).astype(dtype)
+        own = holder.asarray(host)
+        return own, (own if holder.name == "torch" else torch.asarray(host) if torch else None)
+
+    count, k = 30, 32
+    for d in args.size or ([100_000] if args.quick else [100_000, 1_000_000, 10_000_000]):
+        (basis, their_basis), (w, their_w) = there(count + 1, d), there(d)
+        work, coefficients = holder.empty_like(w), np.empty(count)
+
+        def step(
+            basis: Any = basis, w: Any = w, work: Any = work, coefficients: Any = coefficients
+        ) -> None:
+            holder.copy(work, w)
+            _cuda.lanczos_step(basis, count, work, False, 0.0, 2, 0.0, coefficients, stream)
+
+        put(
+            "Lanczos step",
+            f"d = {d}, {count} vectors",
+            4 * count * d * size,
+            step,
+            _torch_lanczos(torch.module, their_basis, their_w, count) if torch else None,
+        )
+        (U, their_U), (b, their_b) = there(d, k), there(1, 1, d)
+        gram = np.empty((k, k))
+        put(
+            "Gram matrix",
+            f"d = {d}, k = {k}",
+            k * d * size,
+            partial(_cuda.tall_gram, U, False, U, False, gram, stream),
+            (lambda U=their_U: (U.T @ U).cpu()) if torch else None,
+        )
+        s, t = np.linspace(2, 1, k).astype(dtype), np.array([0.5])
+        own_s = holder.asarray(s)
+        weight = torch.asarray((1 / (t + s) - 1 / t).astype(dtype)) if torch else None
+        out = holder.empty_like(b)
+        put(
+            "solve",
+            f"d = {d}, k = {k}, one vector",
+            2 * k * d * size,
+            partial(_cuda.lowrank_apply, U, own_s, t, None, [2], [1.0], [b], out, 0, 0, 0, stream),
+            (lambda U=their_U, b=their_b, c=weight: 2 * b + (c * (b @ U)) @ U.T) if torch else None,
+        )
+    n, d, k = (10_000, 100, 8) if args.quick else (200_000, 100, 8)
+    (U, their_U), (b, their_b) = there(d, k), there(1, n, d)
+    s, t = np.linspace(2, 1, k).astype(dtype), np.array([0.5])
+    own_s, out = holder.asarray(s), holder.empty_like(b)
+    weight = torch.asarray((1 / (t + s) - 1 / t).astype(dtype)) if torch else None
+    put(
+        "solve",
+        f"d = {d}, k = {k}, {n} particles",
+        2 * n * d * size,
+        partial(_cuda.lowrank_apply, U, own_s, t, None, [2], [1.0], [b], out, 0, 0, 0, stream),
+        (lambda: 2 * their_b + (weight * (their_b @ their_U)) @ their_U.T) if torch else None,
+    )
+    for batch, d, k in [(1_000, 100, 8)] if args.quick else [(100_000, 100, 8), (2_000, 3_072, 16)]:
+        (W, their_W), (b, their_b) = there(batch, d, k), there(batch, d)
+        out = holder.empty_like(b)
+        put(
+            "Woodbury",
+            f"{batch} items, d = {d}, k = {k}",
+            2 * batch * d * k * size,
+            partial(_cuda.woodbury, W, None, t, 2, b, out, None, stream),
+            _torch_woodbury(torch.module, their_W, their_b, 0.5) if torch else None,
+        )
+    report.table(
+        f"(e) milliseconds of low-rank models, {dtype}",
+        ["what", "shape", "mckean", "torch", "ratio", "GB/s", "of copy"],
+        rows,
+        "Lanczos step: two passes of Gram-Schmidt against the basis, the norm on the host. solve: (U diag(s) U^T + t)^-1 b.\n"
+        "Woodbury: (W W^T + t)^-1 b of every item. torch: the same by whole-array products, sums in its own precision (here\n"
+        "in double). GB/s: the tall matrix as often as it must be read, or for particles their reading and writing; of copy:\n"
+        "over a device copy of as many bytes.",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = common.options("cuda", PEERS, argv)
     info = mk.info()
@@ -431,6 +565,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         combines(report, holder, peers, dtype)
         sliced(report, holder, peers, dtype)
         sinkhorn(report, holder, peers, dtype)
+        lowrank(report, holder, peers, dtype)
     report.finish()
 
 

@@ -211,3 +211,157 @@ def test_pytorch_is_not_imported_early():
     code = "import sys, mckean, mckean.torch; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+# ---- products with Hessians --------------------------------------------------------------------
+
+
+def small_network(dtype=torch.float64):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).to(
+        dtype
+    )
+    x, y = torch.randn(20, 3, dtype=dtype), torch.randint(0, 2, (20,))
+    return net, x, y
+
+
+def flat_function(net, x):
+    """Outputs as a function of the flat parameters."""
+    names = [n for n, _ in net.named_parameters()]
+    shapes = [p.shape for p in net.parameters()]
+
+    def outputs(flat):
+        parts = flat.split([s.numel() for s in shapes])
+        values = {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}
+        return torch.func.functional_call(net, values, (x,))
+
+    return outputs, torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+
+
+def test_hvp():
+    torch.manual_seed(1)
+    A = torch.randn(5, 5, dtype=torch.float64)
+    x, v = torch.randn(2, 5, dtype=torch.float64)
+
+    def f(x):
+        return (A @ x).tanh().square().sum() + x[0] ** 3
+
+    expected = torch.autograd.functional.hessian(f, x) @ v
+    torch.testing.assert_close(front.hvp(f, x, v), expected)
+    torch.testing.assert_close(front.hvp(f, x.requires_grad_(), v), expected)
+    with torch.no_grad():
+        assert not front.hvp(f, x, v).requires_grad
+    # Agrees with differences of the gradient.
+    differences = mk.lowrank.hvp(lambda y: torch.func.grad(f)(y), x.detach(), v)
+    torch.testing.assert_close(differences, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_hvp_of_particles():
+    x, v = torch.randn(2, 6, 3, dtype=torch.float64)
+    found = front.hvp(lambda x: x.cosh().sum(-1) + x.prod(-1), x, v)
+    for i in range(6):
+        H = torch.autograd.functional.hessian(lambda x: x.cosh().sum() + x.prod(), x[i])
+        torch.testing.assert_close(found[i], H @ v[i])
+    # Linear and constant functions have none.
+    assert not front.hvp(lambda x: x.sum(-1), x, v).any()
+    assert not front.hvp(lambda x: torch.ones(6), x, v).any()
+
+
+def test_hessian_of_a_network():
+    net, x, y = small_network()
+    entropy = torch.nn.functional.cross_entropy
+    H = front.hessian_matvec(lambda: entropy(net(x), y), net)
+    outputs, flat = flat_function(net, x)
+    dense = torch.autograd.functional.hessian(lambda p: entropy(outputs(p), y), flat)
+    assert H.d == flat.numel() == 26
+    torch.testing.assert_close(torch.stack([H(e) for e in torch.eye(26, dtype=flat.dtype)]), dense)
+    assert all(p.grad is None for p in net.parameters())
+    torch.testing.assert_close(H.flatten(H.unflatten(flat)), flat)
+    top = mk.lowrank.lanczos(lambda v: H(torch.as_tensor(v)).numpy(), 26, 3)
+    np.testing.assert_allclose(top.s, torch.linalg.eigvalsh(dense).flip(0)[:3], rtol=1e-6)
+    # Some of the parameters: the block of the Hessian.
+    block = front.hessian_matvec(lambda: entropy(net(x), y), [net[2].weight, net[2].bias])
+    torch.testing.assert_close(
+        torch.stack([block(e) for e in torch.eye(10, dtype=flat.dtype)]), dense[16:, 16:]
+    )
+    one = front.hessian_matvec(lambda: entropy(net(x), y), net[2].bias)
+    assert one.d == 2
+    # An update makes it stale.
+    with torch.no_grad():
+        net[0].weight.add_(1.0)
+    with torch.enable_grad():
+        net[2].weight.data  # noqa: B018
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        with torch.no_grad():
+            net[2].weight.mul_(2.0)
+        H(flat)
+
+
+def test_gauss_newton_of_a_network():
+    net, x, y = small_network()
+    entropy = torch.nn.functional.cross_entropy
+    outputs, flat = flat_function(net, x)
+    J = torch.autograd.functional.jacobian(outputs, flat).reshape(40, 26)
+    for loss in (lambda o: entropy(o, y), lambda o: o.square().sum() / 2, lambda o: (o**4).sum()):
+        z = outputs(flat).detach()
+        inner = torch.autograd.functional.hessian(loss, z).reshape(40, 40)
+        G = front.ggn_matvec(lambda: net(x), loss, net)
+        found = torch.stack([G(e) for e in torch.eye(26, dtype=flat.dtype)])
+        torch.testing.assert_close(found, J.T @ inner @ J)
+    # Of a model linear in its parameters it is the Hessian.
+    linear = torch.nn.Linear(3, 2).double()
+    v = torch.randn(8, dtype=torch.float64)
+    torch.testing.assert_close(
+        front.ggn_matvec(lambda: linear(x), lambda o: entropy(o, y), linear)(v),
+        front.hessian_matvec(lambda: entropy(linear(x), y), linear)(v),
+    )
+    # A linear loss has no curvature.
+    assert not front.ggn_matvec(lambda: linear(x), lambda o: o.sum(), linear)(v).any()
+
+
+def test_wrong_arguments_of_products():
+    net, x, y = small_network()
+    loss = lambda: torch.nn.functional.cross_entropy(net(x), y)  # noqa: E731
+    H = front.hessian_matvec(loss, net)
+    z = torch.zeros(3)
+    for call, kind, message in [
+        (lambda: front.hvp(torch.sum, np.ones(3), z), TypeError, "x: expected a tensor"),
+        (lambda: front.hvp(torch.sum, z, z[:2]), ValueError, "v: expected shape"),
+        (lambda: front.hvp(lambda x: 1.0, z, z), TypeError, "f: expected a tensor"),
+        (
+            lambda: front.hvp(lambda x: x[None] * x[:, None], z, z),
+            ValueError,
+            "f: expected a scalar",
+        ),
+        (lambda: H(torch.zeros(25).double()), ValueError, "v: expected shape"),
+        (lambda: H(torch.zeros(26)), TypeError, "v: expected shape .* torch.float64"),
+        (lambda: H(np.zeros(26)), TypeError, "v: expected a tensor"),
+        (
+            lambda: front.hessian_matvec(loss, []),
+            ValueError,
+            "params: expected tensors that require grad",
+        ),
+        (
+            lambda: front.hessian_matvec(loss, [z]),
+            ValueError,
+            "params: expected tensors that require grad",
+        ),
+        (lambda: front.hessian_matvec(loss, [1.0]), TypeError, "params: expected a tensor"),
+        (
+            lambda: front.hessian_matvec(loss, [net[0].bias, z.clone().requires_grad_()]),
+            ValueError,
+            "params: expected one dtype",
+        ),
+        (
+            lambda: front.ggn_matvec(lambda: z, torch.sum, net),
+            ValueError,
+            "outputs: expected a function",
+        ),
+        (
+            lambda: front.ggn_matvec(lambda: net(x), lambda o: o, net),
+            ValueError,
+            "loss: expected a scalar",
+        ),
+    ]:
+        with pytest.raises(kind, match=f"^{message}"):
+            call()

@@ -163,9 +163,29 @@ constexpr int64_t group = 24;
 template <class T>
 constexpr int64_t tile = 512;  // of the dimensions, whose part of U is kept while a group of rows passes
 
+// Normals of a stream, drawn anew only where others are asked for.
+template <class T>
+class Noise {
+ public:
+  // n rows of `width` numbers, the first of each `stride` after that of the row before
+  const T* rows(const LowRankArgs<T>& a, int64_t first, int64_t n, int64_t stride, int64_t width) {
+    if (first_ != first || drawn_.size() != count_of(n * width)) {
+      drawn_.resize(count_of(n * width));
+      for (int64_t i = 0; i < n; ++i) draw<T>(drawn_.data() + i * width, first + i * stride, width, a.key, a.counter);
+      first_ = first;
+    }
+    return drawn_.data();
+  }
+
+ private:
+  std::vector<T> drawn_;
+  int64_t first_ = -1;
+};
+
 template <class T>
 struct RowRoom {
-  std::vector<T> tile_of_U, product, noise, weights;
+  std::vector<T> tile_of_U, product, weights;
+  Noise<T> noise;
 };
 
 // sums (n, rank) = rows (n, from .. from + width of dim) times U
@@ -224,10 +244,7 @@ template <class T>
 Block<T> rows_of_term(const LowRankArgs<T>& a, int term, const typename RowGrid<T>::Part& p, RowRoom<T>& room) {
   int64_t first = (p.item * a.rows + p.first_row) * a.dim + p.from;
   if (a.terms[term].b) return {a.terms[term].b + first, a.dim};
-  room.noise.resize(count_of(p.n * p.width));
-  for (int64_t i = 0; i < p.n; ++i)
-    draw<T>(room.noise.data() + i * p.width, first + i * a.dim, p.width, a.key, a.counter);
-  return {room.noise.data(), p.width};
+  return {room.noise.rows(a, first, p.n, a.dim, p.width), p.width};
 }
 
 // weights (n, rank) (+)= scale_a w_a (U^T b_a) of one term, from its projections
@@ -300,22 +317,19 @@ void apply_to_rows(const LowRankArgs<T>& a) {
 // One vector for each model: U is read twice, from memory once where it fits the caches.
 template <class T>
 struct VectorRoom {
-  std::vector<T> noise, weights, base;
+  std::vector<T> weights, base;
+  Noise<T> noise;
   std::vector<double> sums, total;
 };
 
 template <class T>
-const T* vector_of_term(const LowRankArgs<T>& a, int term, int64_t first, int64_t n, std::vector<T>& noise) {
-  if (a.terms[term].b) return a.terms[term].b + first;
-  noise.resize(count_of(n));
-  draw<T>(noise.data(), first, n, a.key, a.counter);
-  return noise.data();
+const T* vector_of_term(const LowRankArgs<T>& a, int term, int64_t first, int64_t n, Noise<T>& noise) {
+  return a.terms[term].b ? a.terms[term].b + first : noise.rows(a, first, 1, 0, n);
 }
 
 // sums (n_terms, rank) of the block of dimensions from .. from + n
 template <class T>
-void project_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n, double* sums,
-                    std::vector<T>& noise) {
+void project_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n, double* sums, Noise<T>& noise) {
   const T* U = a.U + (item * a.dim + from) * a.rank;
   for (int t = 0; t < a.n_terms; ++t) {
     if (a.terms[t].function == Spectral::identity) continue;
@@ -334,11 +348,11 @@ void weights_of_vector(const LowRankArgs<T>& a, int64_t item, const double* sums
 }
 
 template <class T>
-void write_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n, const T* weights,
-                  std::vector<T>& noise, std::vector<T>& base) {
+void write_vector(const LowRankArgs<T>& a, int64_t item, int64_t from, int64_t n, const T* weights, Noise<T>& noise,
+                  std::vector<T>& base) {
   int64_t first = item * a.dim + from;
   Beside<T> beside = beside_of(a, item);
-  const T* x[max_spectral_terms];
+  const T* x[max_spectral_terms] = {};
   for (int c = 0; c < beside.count; ++c) x[c] = vector_of_term(a, beside.term[c], first, n, noise);
   const T* start = x[0];
   T alpha = beside.factor[0];
@@ -375,7 +389,7 @@ void apply_to_vectors(const LowRankArgs<T>& a) {
   for (int64_t item = 0; item < a.batch; ++item) {
     std::fill(parts.begin(), parts.end(), 0.0);
     for_each(n, each, [&](int64_t i) {
-      std::vector<T> noise;
+      Noise<T> noise;
       project_vector(a, item, i * block, std::min(block, a.dim - i * block), parts.data() + i * width, noise);
     });
     room.sums.assign(count_of(width), 0.0);
@@ -383,7 +397,8 @@ void apply_to_vectors(const LowRankArgs<T>& a) {
       for (int64_t k = 0; k < width; ++k) room.sums[count_of(k)] += parts[count_of(i * width + k)];
     weights_of_vector(a, item, room.sums.data(), room);
     for_each(n, each, [&](int64_t i) {
-      std::vector<T> noise, base;
+      Noise<T> noise;
+      std::vector<T> base;
       write_vector(a, item, i * block, std::min(block, a.dim - i * block), room.weights.data(), noise, base);
     });
   }

@@ -467,8 +467,8 @@ void solve_lanes(const double* g, int k, double* x) {
   cholesky_solve(reinterpret_cast<const VecD*>(g), k, reinterpret_cast<VecD*>(x));
 }
 void eigen_lanes(double* g, double* q, int k) {
-  jacobi_eigen(reinterpret_cast<VecD*>(g), reinterpret_cast<VecD*>(q), k,
-               [](VecD off, VecD diagonal) { return !Ops<VecD>::any(off > jacobi_tolerance * diagonal); });
+  gram_eigen(reinterpret_cast<VecD*>(g), reinterpret_cast<VecD*>(q), k,
+             [](VecD x) { return Ops<VecD>::any(x != VecD{}); });
 }
 
 template <class T>

@@ -56,6 +56,9 @@ class FlatProduct:
     ----------
     d : int
         The number of parameters.
+    shape : tuple
+        (d, d).
+    dtype : numpy.dtype
     """
 
     def __init__(self, params: Any, product: Callable[[Any, Any], Any]) -> None:
@@ -68,7 +71,8 @@ class FlatProduct:
             raise ValueError("params: expected at least one number, got none")
         if flat.dtype.kind != "f":
             raise TypeError(f"params: expected floating-point numbers, got {flat.dtype}")
-        self._dtype, self._params = flat.dtype, params
+        self.shape, self.dtype = (self.d, self.d), flat.dtype
+        self._params = params
         self._product = jax.jit(lambda at, v: ravel_pytree(product(at, self.unflatten(v)))[0])
 
     def __call__(self, v: Any) -> Any:
@@ -76,8 +80,8 @@ class FlatProduct:
 
         if not isinstance(v, jax.Array):
             raise TypeError(f"v: expected a JAX array, got {type(v).__name__}")
-        if v.dtype != self._dtype:
-            raise TypeError(f"v: expected {self._dtype} to match the parameters, got {v.dtype}")
+        if v.dtype != self.dtype:
+            raise TypeError(f"v: expected {self.dtype} to match the parameters, got {v.dtype}")
         if v.shape != (self.d,):
             raise ValueError(f"v: expected shape ({self.d},), got {tuple(v.shape)}")
         return self._product(self._params, v)

@@ -482,21 +482,26 @@ class FlatProduct:
     ----------
     d : int
         The number of parameters.
+    shape : tuple
+        (d, d).
+    dtype : torch.dtype
+    device : torch.device
     """
 
     def __init__(self, params: list[Any], product: Callable[[list[Any]], list[Any]]) -> None:
         self._params, self._product = params, product
         self.d = sum(p.numel() for p in params)
+        self.shape = self.d, self.d
+        self.dtype, self.device = params[0].dtype, params[0].device
 
     def __call__(self, v: Any) -> Any:
         import torch
 
         _check_tensor(v, "v")
-        first = self._params[0]
-        if v.shape != (self.d,) or v.dtype != first.dtype or v.device != first.device:
-            kind = TypeError if v.dtype != first.dtype else ValueError
+        if v.shape != (self.d,) or v.dtype != self.dtype or v.device != self.device:
+            kind = TypeError if v.dtype != self.dtype else ValueError
             raise kind(
-                f"v: expected shape ({self.d},), {first.dtype} on {first.device} to match the parameters, "
+                f"v: expected shape ({self.d},), {self.dtype} on {self.device} to match the parameters, "
                 f"got {tuple(v.shape)}, {v.dtype} on {v.device}"
             )
         parts = v.detach().split([p.numel() for p in self._params])

@@ -1,4 +1,4 @@
-// Cholesky factors and eigenvectors of small symmetric matrices, V one number or a register of them (one matrix a lane).
+// Cholesky factors and eigenvectors of small positive semi-definite matrices, V one number or a register of them (one matrix a lane).
 #pragma once
 
 #include "mckean/math.hpp"
@@ -39,52 +39,68 @@ MK_HD void cholesky_solve(const V* g, int k, V* x) {
   }
 }
 
-constexpr int jacobi_sweeps = 16;
-constexpr double jacobi_tolerance = 1e-32;  // of the squares beside the diagonal, relative to those on it
+constexpr int jacobi_sweeps = 30;
+// Squared cosines below this count as 0, and so do squared lengths relative to the largest of g.
+constexpr double jacobi_cosine = 1e-29, jacobi_length = 1e-33;
 
-// all_small(off, diagonal): whether every lane has off <= jacobi_tolerance * diagonal. A lane that has is left alone, so that
-// its bits do not depend on the others. Jacobi's rotations: on return the diagonal of g (k, k; both triangles given) holds the eigenvalues, unsorted, and the
-// columns of q (k, k) the eigenvectors.
-template <class V, class Done>
-MK_HD void jacobi_eigen(V* g, V* q, int k, Done all_small) {
+// Eigenvectors of a positive semi-definite g (k, k; both triangles given) by Jacobi's rotations of its columns, which end
+// orthogonal, as long as the eigenvalues: on return the diagonal of g holds these, unsorted, and the columns of q (k, k) the
+// vectors, 0 where the eigenvalue is 0 to rounding. any(x): whether x is not 0 in any lane; a lane that is done is left alone,
+// so that its bits do not depend on the others.
+template <class V, class Any>
+MK_HD void gram_eigen(V* g, V* q, int k, Any any) {
   const V zero = Ops<V>::constant(0), one = Ops<V>::constant(1), half = Ops<V>::constant(0.5);
-  for (int i = 0; i < k; ++i)
-    for (int j = 0; j < k; ++j) q[i * k + j] = i == j ? one : zero;
+  V most = zero;
+  for (int i = 0; i < k; ++i) most = g[i * k + i] > most ? g[i * k + i] : most;
+  V scale = most > zero ? one / (most > zero ? most : one) : zero;
+  for (int i = 0; i < k * k; ++i) q[i] = g[i] * scale;  // row j: column j
+  const int n = k + k % 2;
   for (int sweep = 0; sweep < jacobi_sweeps; ++sweep) {
-    V off = zero, diagonal = zero;
-    for (int i = 0; i < k; ++i) {
-      diagonal = diagonal + g[i * k + i] * g[i * k + i];
-      for (int j = 0; j < i; ++j) off = off + g[i * k + j] * g[i * k + j];
-    }
-    if (all_small(off, diagonal)) break;
-    V active = off > Ops<V>::constant(jacobi_tolerance) * diagonal ? one : zero;
-    for (int p = 0; p < k - 1; ++p)
-      for (int r = p + 1; r < k; ++r) {
-        V a = g[p * k + r];
-        V h = (g[r * k + r] - g[p * k + p]) * half;
-        // t = a / (h + sign(h) sqrt(h^2 + a^2)), the smaller root; 0 where a is 0
-        V root = Ops<V>::sqrt(h * h + a * a);
+    V rotated = zero;
+    // A tournament: the pairs of a round have no column in common, and can be worked on at the same time.
+    for (int round = 0; round < n - 1; ++round)
+      for (int i = 0; i < n / 2; ++i) {
+        int p = i == 0 ? n - 1 : (round + i) % (n - 1), r = (round + n - 1 - i) % (n - 1);
+        if (p >= k || r >= k) continue;
+        V *x = q + p * k, *y = q + r * k;
+        V xx = zero, xy = zero, yy = zero;
+        for (int e = 0; e < k; ++e) {
+          V u = x[e], w = y[e];
+          xx = xx + u * u;
+          xy = xy + u * w;
+          yy = yy + w * w;
+        }
+        V least = xx < yy ? xx : yy;
+        V turn = xy * xy > Ops<V>::constant(jacobi_cosine) * (xx * yy) ? one : zero;
+        turn = least > Ops<V>::constant(jacobi_length) ? turn : zero;
+        rotated = rotated + turn;
+        // tan of the angle: xy / (h + sign(h) sqrt(h^2 + xy^2)), the smaller of both
+        V h = (yy - xx) * half, root = Ops<V>::sqrt(h * h + xy * xy);
         V bottom = h < zero ? h - root : h + root;
-        V t = a == zero ? zero : a / (a == zero ? one : bottom);
-        t = active == zero ? zero : t;
+        V t = turn == zero ? zero : xy / (turn == zero ? one : bottom);
         V c = one / Ops<V>::sqrt(one + t * t), s = t * c;
-        for (int i = 0; i < k; ++i) {
-          V x = g[i * k + p], y = g[i * k + r];
-          g[i * k + p] = c * x - s * y;
-          g[i * k + r] = s * x + c * y;
-        }
-        for (int i = 0; i < k; ++i) {
-          V x = g[p * k + i], y = g[r * k + i];
-          g[p * k + i] = c * x - s * y;
-          g[r * k + i] = s * x + c * y;
-        }
-        for (int i = 0; i < k; ++i) {
-          V x = q[i * k + p], y = q[i * k + r];
-          q[i * k + p] = c * x - s * y;
-          q[i * k + r] = s * x + c * y;
+        for (int e = 0; e < k; ++e) {
+          V u = x[e], w = y[e];
+          x[e] = c * u - s * w;
+          y[e] = s * u + c * w;
         }
       }
+    if (!any(rotated)) break;
   }
+  for (int j = 0; j < k; ++j) {
+    V square = zero;
+    for (int e = 0; e < k; ++e) square = square + q[j * k + e] * q[j * k + e];
+    V length = Ops<V>::sqrt(square);
+    V inverse = square > Ops<V>::constant(jacobi_length) ? one / (length > zero ? length : one) : zero;
+    for (int e = 0; e < k; ++e) q[j * k + e] = q[j * k + e] * inverse;
+    g[j * k + j] = length * most;
+  }
+  for (int i = 0; i < k; ++i)
+    for (int j = 0; j < i; ++j) {
+      V u = q[i * k + j];
+      q[i * k + j] = q[j * k + i];
+      q[j * k + i] = u;
+    }
 }
 
 }  // namespace mk

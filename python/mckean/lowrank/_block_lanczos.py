@@ -108,7 +108,13 @@ class _Blocks:
         R = np.zeros((self.width, width + 1))
         count = 0
         for i in range(self.width):
-            size = float(np.sqrt(_native.gram(W[i : i + 1], W[i : i + 1], A.place, a_rows=True, b_rows=True)[0, 0]))
+            size = float(
+                np.sqrt(
+                    _native.gram(W[i : i + 1], W[i : i + 1], A.place, a_rows=True, b_rows=True)[
+                        0, 0
+                    ]
+                )
+            )
             norm, h, _ = _native.lanczos_step(
                 basis[m:], count, W[i], A.place, recurrence=False, passes=2
             )
@@ -117,7 +123,12 @@ class _Blocks:
                 continue
             if norm < _SHRUNK * size:
                 _native.lanczos_step(
-                    basis, m + count, A.own_data(basis[m + count]), A.place, recurrence=False, passes=2
+                    basis,
+                    m + count,
+                    A.own_data(basis[m + count]),
+                    A.place,
+                    recurrence=False,
+                    passes=2,
                 )
             R[i, count] = norm
             self.scale = max(self.scale, norm)

@@ -95,6 +95,10 @@ class FiniteDifferenceHessian:
     Attributes
     ----------
     d : int
+    shape : tuple
+        (d, d).
+    dtype : dtype
+        Of `x`.
     relative_error : float
         The relative error expected of a product.
     """
@@ -109,6 +113,7 @@ class FiniteDifferenceHessian:
         if self._scheme == "forward" and self._gradient is None:
             self._gradient = _evaluate(grad, self._at.array, self._at, "x")
         self.d = self._at.shape[0]
+        self.shape, self.dtype = (self.d, self.d), self._at.array.dtype
         self.relative_error = _ERRORS[self._scheme, self._at.dtype]
 
     def __call__(self, v: Any) -> Any:

@@ -90,7 +90,7 @@ def lanczos(
         (d, l) -> (d, l), for `block` > 1; matrices and linear operators have it.
     fd : bool or float, optional
         Whether products are finite differences (or their relative error): the probe and `tol`
-        are then looser. By default the attribute ``relative_error`` of `matvec`.
+        are then looser. By default the attribute ``matvec_error`` of `matvec`.
     like : array or str, optional
         Framework of the vectors, where it is known beforehand.
     dtype : dtype, optional
@@ -147,7 +147,7 @@ def lanczos(
     pairs = pairs_of(A, rank, as_seed(seed), which, tol, max_iter, reorth, block, check)
     s = A.empty((rank,))
     s.data[...] = A.own(pairs.theta)
-    op = LowRankOperator(pairs.U.result(), s.result())
+    op = LowRankOperator(pairs.U.result(), s.result(), check=False)
     op.residuals, op.converged, op.n_matvecs = pairs.residuals, pairs.converged, A.calls
     return op
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +41,13 @@ def start_vector(seed: int, d: int, *, counter: int = 0, stream: int = 0) -> np.
     return np.asarray(z / math.sqrt(float(z @ z)))
 
 
+class _Refused(Exception):
+    """A product did not take the vector it was given."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 class Matvec:
     """v -> A v in the framework, dtype and device of the product's own results.
 
@@ -61,7 +69,7 @@ class Matvec:
         (d, l) -> (d, l). Matrices and linear operators have it by themselves.
     fd : bool or float, optional
         Whether products are finite differences, or their relative error; by default the attribute
-        `relative_error` of `matvec`, or exact.
+        `matvec_error` of `matvec`, or exact.
     """
 
     def __init__(
@@ -83,13 +91,19 @@ class Matvec:
         self._like: Any = like
         if matmat is not None and not callable(matmat):
             raise TypeError(f"matmat: expected a callable, got {type(matmat).__name__}")
-        self._matmat = matmat
+        self._matmat: Callable[[Any], Any] | None = matmat
+        self._call: Callable[[Any], Any]
         self._place: Place | None = None
         self._first: tuple[Any, Any] | None = None
         self._guess: str | None = None
         self._understand(matvec)
+        if self._place is None and like is not None:
+            framework, home = place_like(like)
+            kind = self._asked or (None if isinstance(like, str) else framework.dtype(like))
+            if kind in ("float32", "float64"):
+                self._settle((framework, kind, self._device or home))
         if fd is None:
-            fd = getattr(matvec, "relative_error", False)
+            fd = getattr(matvec, "matvec_error", False)
         self._fd = fd if isinstance(fd, bool) else nonnegative(fd, "fd")
 
     # ---- what it is
@@ -117,7 +131,7 @@ class Matvec:
             self._settle(self._of_matrix(matvec))
         elif shape is not None:
             # Sparse matrices and linear operators of SciPy name the type of their numbers.
-            kind = str(getattr(matvec, "dtype", None) or "float64")
+            kind = str(getattr(matvec, "dtype", None) or "float64").rpartition(".")[2]
             if kind.startswith(("complex", "object")):
                 raise TypeError(f"{self.name}: expected float32 or float64, got {kind}")
             self._guess = "float32" if kind == "float32" else None
@@ -155,9 +169,6 @@ class Matvec:
         dtype = self._asked or self._guess
         if self._like is not None:
             framework, device = place_like(self._like)
-            if not isinstance(self._like, str):
-                kind = framework.dtype(self._like)
-                dtype = dtype or (kind if kind in ("float32", "float64") else None)
             devices = [self._device or device]
             frameworks = [framework]
         else:
@@ -197,41 +208,55 @@ class Matvec:
         if self._place is not None:
             v = self.own(start)
             return v, self.product(self.show(v))
+        v, w = self._meet(start)
+        return v, w.data
+
+    def _meet(self, start: np.ndarray[Any, Any]) -> tuple[Any, Input]:
         errors: list[tuple[str, Exception]] = []
         for place in self._candidates():
-            framework, dtype, device = place
             try:
-                v = _own(place, start)
-                self.calls += 1
-                result = self._call(_show(place, v))
-            except Exception as error:
-                errors.append((f"{framework.name} {dtype} {device}", error))
+                v, result, found = self._try(place, start)
+                if found != place:  # what came back is what it speaks, or else it fails now
+                    v, result, found = self._try(found, start)
+            except _Refused as refused:
+                framework, dtype, device = place
+                errors.append((f"{framework.name} {dtype} {device}", refused.error))
                 continue
-            w = self._read(result)
-            found = (w.framework, dtype if _integer(result) else w.dtype, w.device)
-            if self._like is not None and found[0] is not framework:
-                raise TypeError(
-                    f"{self.name}: expected an array of {framework.name}, as like= says, "
-                    f"got one of {found[0].name}"
-                )
-            if self._asked is not None:
-                found = (found[0], self._asked, found[2])
             self._settle(found)
-            if found == place:
-                return v, self._checked(result).data
-            v = self.own(start)
-            return v, self.product(self.show(v))
+            return v, self._checked(result)
         if not errors:
             raise ValueError(
                 f"device: vectors of NumPy are on the CPU, got {self._device}; name another "
                 f"framework with like="
             )
         if len(errors) == 1:
-            raise errors[0][1]
+            raise errors[0][1] from None
         tried = "; ".join(f"{where}: {error}" for where, error in errors)
         raise TypeError(
             f"{self.name}: refused every vector that was tried ({tried}); like= names the framework"
         ) from errors[0][1]
+
+    def _try(self, place: Place, start: np.ndarray[Any, Any]) -> tuple[Any, Any, Place]:
+        """A vector, the product and where that is."""
+        try:
+            v = _own(place, start)
+            self.calls += 1
+            with warnings.catch_warnings():
+                # PyTorch converts vectors of NumPy with one.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                result = self._call(_show(place, v))
+        except (TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
+            if "read-only" in str(error):  # it writes to its argument: no matter of frameworks
+                raise
+            raise _Refused(error) from error
+        w = self._read(result)
+        if self._like is not None and w.framework is not place[0]:
+            raise TypeError(
+                f"{self.name}: expected an array of {place[0].name}, as like= says, "
+                f"got one of {w.framework.name}"
+            )
+        dtype = self._asked or (place[1] if _integer(result) else w.dtype)
+        return v, result, (w.framework, dtype, w.device)
 
     @property
     def _settled(self) -> Place:
@@ -240,9 +265,17 @@ class Matvec:
         assert self._place is not None
         return self._place
 
-    framework = property(lambda self: self._settled[0])
-    dtype = property(lambda self: self._settled[1])
-    device = property(lambda self: self._settled[2])
+    @property
+    def framework(self) -> Framework:
+        return self._settled[0]
+
+    @property
+    def dtype(self) -> str:
+        return self._settled[1]
+
+    @property
+    def device(self) -> str:
+        return self._settled[2]
 
     @property
     def place(self) -> tuple[Framework, str]:
@@ -302,12 +335,13 @@ class Matvec:
 
     def __call__(self, v: Any) -> Input:
         """A v for data v, every value of it finite."""
-        if self._place is None or (
-            isinstance(v, np.ndarray) and self._place[0].name not in ("numpy", "jax")
-        ):
-            v, _ = self.settle(v) if self._place is None else (self.own(v), None)
-        self.calls += 1
-        w = self._checked(self._call(self.show(v)))
+        if self._place is None:
+            w = self._meet(v)[1]
+        else:
+            if isinstance(v, np.ndarray) and self._place[0].name not in ("numpy", "jax"):
+                v = self.own(v)
+            self.calls += 1
+            w = self._checked(self._call(self.show(v)))
         if nonfinite_rows(w):
             self.not_finite()
         return w
@@ -377,10 +411,10 @@ class Matvec:
     def check_symmetry(self, x: Any, Ax: Any, seed: int) -> None:
         """Raise ValueError unless y . A x = x . A y for one random y, up to rounding."""
         y = self.own(start_vector(seed, self.d, stream=1))
-        left = self._dot(y, Ax)
+        left = self.dot(y, Ax)
         Ay = self.own_data(self.product(self.show(y)))
-        right = self._dot(x, Ay)
-        size = math.sqrt(max(self._dot(x, x) * self._dot(Ay, Ay), 0.0))
+        right = self.dot(x, Ay)
+        size = math.sqrt(max(self.dot(x, x) * self.dot(Ay, Ay), 0.0))
         if not math.isfinite(size) or not math.isfinite(left):
             self.not_finite()
         root = math.sqrt(self.d)
@@ -402,7 +436,7 @@ class Matvec:
         out[...] = w
         return out
 
-    def _dot(self, x: Any, y: Any) -> float:
+    def dot(self, x: Any, y: Any) -> float:
         rows = {"a_rows": True, "b_rows": True}
         return float(_native.gram(x.reshape(1, -1), y.reshape(1, -1), self.place, **rows)[0, 0])
 

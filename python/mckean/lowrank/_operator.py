@@ -81,6 +81,8 @@ class LowRankOperator:
     converged : bool
     n_matvecs : int
         Products with A that making the model took.
+    error_estimate : float or None
+        Estimated norm of what the model leaves out, where the method that made it was asked for it.
 
     Raises
     ------
@@ -141,6 +143,7 @@ class LowRankOperator:
         self.residuals: Any = None
         self.converged = True
         self.n_matvecs = 0
+        self.error_estimate: float | None = None
         if check:
             self._check()
 

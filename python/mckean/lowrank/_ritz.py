@@ -11,7 +11,16 @@ import numpy as np
 from mckean.lowrank import _native
 from mckean.lowrank._matvec import Matvec
 
-__all__ = ["WHICH", "Pairs", "basis_size", "compress", "converged", "ritz_vectors", "select", "unchanged"]
+__all__ = [
+    "WHICH",
+    "Pairs",
+    "basis_size",
+    "compress",
+    "converged",
+    "ritz_vectors",
+    "select",
+    "unchanged",
+]
 
 WHICH = ("LA", "SA", "LM")
 _TINY = 1e-10  # eigenvalues this small beside the largest are zero
@@ -44,7 +53,11 @@ def select(theta: np.ndarray[Any, Any], which: str, count: int) -> np.ndarray[An
 
 
 def converged(
-    theta: np.ndarray[Any, Any], residuals: np.ndarray[Any, Any], tol: float, scale: float, eps: float
+    theta: np.ndarray[Any, Any],
+    residuals: np.ndarray[Any, Any],
+    tol: float,
+    scale: float,
+    eps: float,
 ) -> bool:
     """Whether residuals are small beside their eigenvalues, or have reached rounding."""
     limit = np.maximum(tol * np.maximum(np.abs(theta), _TINY * scale), 2 * eps * scale)
@@ -75,16 +88,14 @@ def basis_size(A: Matvec, rank: int, wanted: int, least: int) -> int:
 
 def _memory() -> int:
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):  # not on this system
         return 1 << 62
 
 
 def compress(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> None:
     """Replace the first rows of the basis by its first n rows rotated with the columns of S."""
-    _native.multiply(
-        basis[:n], S, basis[: S.shape[1]], A.place, a_rows=True, out_rows=True
-    )
+    _native.multiply(basis[:n], S, basis[: S.shape[1]], A.place, a_rows=True, out_rows=True)
 
 
 def ritz_vectors(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> Any:

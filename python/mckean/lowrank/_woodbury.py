@@ -264,14 +264,14 @@ def woodbury_noise(
     stream = as_count(stream, "stream", below=(1 << 64) - 1)
     same = {"seed": seed, "counter": counter, "dtype": x.dtype}
     z1 = random.normal(shape=(*lead, *rows, d), stream=stream, like=x.array, **same)
-    out = x.framework.empty(z1.shape, x.dtype, x.device)
     if not lead:
+        out = x.framework.empty((*(rows or (1,)), d), x.dtype, x.device)
         # In float64 on the host, as `multiply` reads it.
         z2 = random.normal(shape=(*rows, k), stream=stream + 1, **same)
-        small = np.reshape(z2, (-1, k)).T.astype(np.float64)
+        small = np.reshape(z2, (*(rows or (1,)), k)).T.astype(np.float64)
         if math.prod(z1.shape):
             _native.multiply(x.data, small, out.data, p.place, out_rows=True)
-        correlated = out.result()
+        correlated = out.result().reshape(z1.shape)
     else:
         z2 = random.normal(
             shape=(*lead, *(rows or (1,)), k), stream=stream + 1, like=x.array, **same
@@ -319,6 +319,8 @@ class _Problem:
 
     def _native(self, function: int, b: Input) -> Any:
         """One vector for every item."""
+        if function == SQRT_SOLVE:  # `failed` tells it of the other
+            check_finite(self.W, "W")
         out = b.framework.empty(b.shape, b.dtype, b.device)
         if 0 not in b.shape:
             failed = _native.woodbury(
@@ -392,7 +394,9 @@ class _Problem:
         return self.W if root is None else as_input(self.W.array * root[:, None], "W")
 
     def _gram(self, x: Input) -> Doubles:
-        return _native.gram(x.data, x.data, self.place)
+        G = _native.gram(x.data, x.data, self.place)
+        _check_gram(G, self.W)
+        return G
 
     def _cholesky(self, G: Doubles) -> Doubles:
         try:
@@ -476,9 +480,9 @@ def _core_solve(W: Any, b: Any, damping: Any, diagonal: Any, core: Any, axis: in
         return v.array * (1.0 / t)
     place = x.framework, x.device
     right = as_input(v.array[None] if len(shape) == 1 else v.array, "b")
-    matrix = t * np.eye(k) + C @ _native.gram(x.data, x.data, place)
-    if not np.isfinite(matrix).all():
-        check_finite(x, "W")
+    G = _native.gram(x.data, x.data, place)
+    _check_gram(G, x)
+    matrix = t * np.eye(k) + C @ G
     if not np.linalg.cond(matrix) < 1.0 / np.finfo(np.float64).eps:
         raise ValueError(
             f"damping: expected W C W^T + damping I to be invertible, got a singular one for {t:.6g}"
@@ -489,11 +493,15 @@ def _core_solve(W: Any, b: Any, damping: Any, diagonal: Any, core: Any, axis: in
     return v.array * (1.0 / t) + out.result().reshape(v.shape)
 
 
+def _check_gram(G: Doubles, W: Input) -> None:
+    if not np.isfinite(G).all():
+        check_finite(W, "W")
+        raise ValueError("W: expected numbers whose squares are finite")
+
+
 def _spectrum(G: Doubles, x: Input, most: int, k: int) -> tuple[Doubles, Doubles]:
     """The eigenpairs of a Gram matrix that are above rounding, the largest first."""
-    if not np.isfinite(G).all():
-        check_finite(x, "W")
-        raise ValueError("W: expected numbers whose squares are finite")
+    _check_gram(G, x)
     g, Q = np.linalg.eigh(G)
     g, Q = g[::-1], Q[:, ::-1]
     count = min(most, int((g > k * _DROPPED * g.max(initial=0.0)).sum()))

@@ -18,7 +18,6 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 import mckean as mk
-from mckean import lowrank
 
 
 def main():
@@ -30,9 +29,9 @@ def main():
     def grad(theta):
         return -np.asarray(target.grad_log_density(theta[None]))[0]
 
-    H = lowrank.hessian_operator(grad, x)
-    density = lowrank.spectral_density(H, d, n_steps=31)
-    model = lowrank.lanczos(H, d, 6)
+    H = mk.lowrank.hessian_operator(grad, x)
+    density = mk.lowrank.spectral_density(H, d, n_steps=31)
+    model = mk.lowrank.lanczos(H, d, 6)
     dense = np.stack([np.asarray(H(e)) for e in np.eye(d)])
     known = np.linalg.eigvalsh((dense + dense.T) / 2)[::-1]
     print("largest eigenvalues:", np.round(model.s, 2))
@@ -40,7 +39,7 @@ def main():
 
     # A Newton step in the six stiff directions, a gradient step with the next curvature in the others.
     damping = float(known[6])
-    stiff = lowrank.LowRankOperator(model.U, model.s - damping)
+    stiff = mk.lowrank.LowRankOperator(model.U, model.s - damping)
     steps = {
         "gradient": -grad(x) / known[0],
         "low rank": -stiff.solve(grad(x), damping),
@@ -53,7 +52,9 @@ def main():
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     axes[0].semilogy(density.grid, np.maximum(density.density, 1e-7))
     axes[0].plot(known, np.full(d, 2e-5), "|", color="tab:red", ms=12, label="dense")
-    axes[0].set(xlabel="eigenvalue", ylabel="density", ylim=(1e-5, None), title="Lanczos quadrature")
+    axes[0].set(
+        xlabel="eigenvalue", ylabel="density", ylim=(1e-5, None), title="Lanczos quadrature"
+    )
     axes[0].legend()
     axes[1].semilogy(np.arange(1, d + 1), known, "o", mfc="none", label="dense")
     axes[1].semilogy(np.arange(1, 7), model.s, "x", color="tab:red", label="Lanczos, rank 6")

@@ -16,7 +16,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import mckean as mk
-from mckean import lowrank
 
 D, RANK, N, STEPS = 50, 8, 400, 400
 PRECISION = np.concatenate([np.geomspace(1000, 20, RANK), np.linspace(2, 0.5, D - RANK)])
@@ -27,8 +26,8 @@ def main():
     H = (Q * PRECISION) @ Q.T
     target = mk.targets.Gaussian(np.zeros(D), precision=(H + H.T) / 2)
     damping = 1.0
-    top = lowrank.lanczos(lambda v: H @ v, D, RANK)
-    model = lowrank.LowRankOperator(top.U, top.s - damping)
+    top = mk.lowrank.lanczos(lambda v: H @ v, D, RANK)
+    model = mk.lowrank.LowRankOperator(top.U, top.s - damping)
     chains = {
         "MALA": mk.samplers.MALA(target, 0.4 / PRECISION[0]),
         "low-rank MALA": mk.samplers.PreconditionedMALA(target, 0.3, model, damping),

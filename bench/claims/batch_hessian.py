@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from _claim import Claim, parse, slope
 
-from mckean import lowrank
+import mckean as mk
 from mckean._demos.hessian import Network, _data
 
 BATCHES, RATES = (4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -49,8 +49,34 @@ class Softmax(Network):
         return product
 
 
-def largest(product: Any, d: int, which: str = "LA") -> float:
-    return float(lowrank.lanczos(product, d, 1, which=which, tol=1e-3).s[0])
+def ends(product: Any, net: Network) -> tuple[float, float]:
+    """The largest and the smallest eigenvalue; no Gauss-Newton matrix has negative ones."""
+    top = mk.lowrank.lanczos(product, net.d, 1, tol=1e-3, check=False).s[0]
+    if isinstance(net, Softmax):
+        return float(top), 0.0
+    low = mk.lowrank.lanczos(product, net.d, 1, which="SA", tol=1e-2, check=False).s[0]
+    return float(top), float(low)
+
+
+def fit(net: Network, theta: Any, repeats: int) -> tuple[float, float, list[dict[str, Any]]]:
+    """lam of all data, v of the law lam + v / b, and a row for every batch size."""
+    n = len(net.images)
+    lam = ends(net.hessian(theta), net)[0]
+    rows: list[dict[str, Any]] = []
+    for batch in BATCHES:
+        g = np.random.default_rng(batch)
+        found = [
+            ends(net.hessian(theta, g.choice(n, batch, replace=False)), net) for _ in range(repeats)
+        ]
+        mean, error = np.mean(found, 0), np.std(found, 0)[0] / np.sqrt(repeats)
+        rows.append({"B": batch, "largest": mean[0], "error": error, "over all data": mean[0] / lam, "smallest": mean[1]})  # fmt: skip
+    noise = 1 / np.array(BATCHES, float) - 1 / n
+    values, errors = (np.array([row[name] for row in rows]) for name in ("largest", "error"))
+    weight = noise / np.maximum(errors, 1e-2 * values) ** 2
+    v = float(weight @ (values - lam) / (weight @ noise))
+    for row, inverse in zip(rows, noise, strict=True):
+        row |= {"law": lam + v * inverse, "excess * b": (row["largest"] - lam) / inverse}
+    return lam, v, rows
 
 
 def sgd(theta: Any, rate: float, gradient: Callable[[Any, int], Any], steps: int) -> Any:
@@ -176,17 +202,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(row)
         B = np.array(rates, float)
         best = {m: np.array([row[m] for row in rows]) for m in ("sgd", "adam")}
-        few = B <= 16
-        slopes = {m: (slope(B[few], r[few]), slope(B[~few], r[~few])) for m, r in best.items()}
-        (sgd_few, sgd_many), (adam_few, adam_many) = slopes["sgd"], slopes["adam"]
+        few = B <= max(4.0, v / lam)  # noise is the larger part
+        sgd_few, sgd_many = slope(B[few], best["sgd"][few]), slope(B[~few], best["sgd"][~few])
+        adam_slope = slope(B, best["adam"])
         claim.table(
             f"{name}: largest rates that train from the start ({lam:.3g} + {v:.3g} / b there)",
             ["B", "2 / (lam + v/b)", "sgd", "adam"],
             rows,
-            f"slopes in B, up to 16 and beyond: SGD {sgd_few:.2f}, {sgd_many:.2f}; Adam {adam_few:.2f}, {adam_many:.2f}",
+            f"slopes in B: SGD {sgd_few:.2f} up to {B[few][-1]:.0f}, {sgd_many:.2f} beyond; Adam {adam_slope:.2f}",
         )
         claim.check(
-            f"{name}: SGD's largest rate is proportional to B up to 16",
+            f"{name}: SGD's largest rate is proportional to B up to {B[few][-1]:.0f}",
             f"slope {sgd_few:.2f} (0.75 to 1.25 is called proportional)",
             0.75 <= sgd_few <= 1.25,
         )
@@ -197,8 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         claim.check(
             f"{name}: Adam's goes as sqrt(B)",
-            f"slopes {adam_few:.2f}, {adam_many:.2f} (0.35 to 0.65 is called a square root)",
-            0.35 <= adam_few <= 0.65 and 0.35 <= adam_many <= 0.65,
+            f"slope {adam_slope:.2f} (0.35 to 0.65 is called a square root)",
+            0.35 <= adam_slope <= 0.65,
         )
         tried.append((name, B, best, rows))
 

@@ -50,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--chains", type=int, default=1000, help="of the posterior")
     demo.add_argument("--particles", type=int, default=1797, help="of the flow")
     demo.add_argument("--pixels", type=int, default=3000, help="of each photograph of transport")
-    demo.add_argument("--steps", type=int, help="default: 1640 of the posterior, 2048 of the flow, 1000 of the training in hessian")
+    demo.add_argument(
+        "--steps",
+        type=int,
+        help="default: 1640 of the posterior, 2048 of the flow, 1000 of the training in hessian",
+    )
     bench = commands.add_parser(
         "bench", help="our figures beside the peers'; further options go to the bench"
     )

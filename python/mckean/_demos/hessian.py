@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import mckean as mk
-from mckean import lowrank
 
 __all__ = ["main"]
 
@@ -136,15 +135,15 @@ def _show(folder: Path, n_steps: int) -> int:
     for step in range(n_steps + 1):
         if step in shown:
             H = net.hessian(theta)
-            top = lowrank.lanczos(H, net.d, _TOP, tol=1e-6)
-            least = lowrank.lanczos(H, net.d, 1, which="SA", tol=1e-6)
+            top = mk.lowrank.lanczos(H, net.d, _TOP, tol=1e-6)
+            least = mk.lowrank.lanczos(H, net.d, 1, which="SA", tol=1e-6)
             done = done and bool(top.converged) and bool(least.converged)
             values = " ".join(f"{s:.3g}" for s in top.s)
             print(
                 f"{step:>5}{net.loss(theta):>8.3f}{net.accuracy(theta):>7.3f}   {values} | {least.s[0]:.2g}"
             )
             if step in (0, n_steps):
-                density = lowrank.spectral_density(H, net.d, n_probes=_PROBES, n_steps=_PRODUCTS)
+                density = mk.lowrank.spectral_density(H, net.d, n_probes=_PROBES, n_steps=_PRODUCTS)
                 seen.append((step, np.asarray(top.s), density))
         theta = theta - _RATE * net.gradient(theta)
 
@@ -157,7 +156,7 @@ def _show(folder: Path, n_steps: int) -> int:
     def of_batch(batch: int, seed: int) -> Any:
         return net.hessian(theta, _rows(batch, seed, len(images)))
 
-    advice = lowrank.learning_rate_advice(
+    advice = mk.lowrank.learning_rate_advice(
         of_batch, _BATCHES, d=net.d, n_total=len(images), n_batches=10
     )
     print(f"\n{'batch':>5}{'largest eigenvalue':>20}{'SGD stable below':>18}")

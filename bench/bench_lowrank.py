@@ -230,7 +230,7 @@ class Bench:
             return (found or {}).get("why", "failed")
         if who in peers.COMPILED:
             self.compiling += found["compiling"]
-        self.rates[*key, d] = found["seconds"]
+        self.rates[(*key, d)] = found["seconds"]
         return found
 
     def spectra(

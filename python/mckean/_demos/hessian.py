@@ -1,7 +1,8 @@
-"""The Hessian of a small network on digits: its bulk and outliers before and after training, and the learning rates it allows."""
+"""The Hessian of a network on digits: bulk and outliers before and after training, and the learning rates it allows."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -21,13 +22,11 @@ _PROBES, _PRODUCTS = 5, 60  # of a spectral density
 
 
 class Network:
-    """A tanh network with softmax cross entropy: loss, gradient and products with its Hessian, for all parameters in a row."""
+    """A tanh network with softmax cross entropy: loss, gradient and products with the Hessian; parameters in a row."""
 
     def __init__(self, images: Any, labels: Any, widths: Sequence[int] = _WIDTHS) -> None:
         self.images, self.labels = images, np.eye(widths[-1])[labels]
-        self.shapes = [
-            shape for a, b in zip(widths, widths[1:], strict=False) for shape in ((a, b), (b,))
-        ]
+        self.shapes = [shape for a, b in itertools.pairwise(widths) for shape in ((a, b), (b,))]
         self.d = sum(int(np.prod(shape)) for shape in self.shapes)
 
     def start(self, seed: int) -> Any:
@@ -65,8 +64,10 @@ class Network:
         return np.concatenate([(x.T @ back).ravel(), back.sum(0), (hidden.T @ e).ravel(), e.sum(0)])
 
     def hessian(self, theta: Any, rows: Any = slice(None)) -> Any:
-        """v -> H v, exact: the derivative of the gradient along v, as B. Pearlmutter has it ("Fast exact multiplication by the
-        Hessian", Neural Computation 6, 1994)."""
+        """v -> H v, exact: the derivative of the gradient along v [1]_.
+
+        .. [1] B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994
+        """
         x, hidden, p, y, _, W2 = self._forward(theta, rows)
         slope = 1 - hidden**2
         e = (p - y) / len(x)

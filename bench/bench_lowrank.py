@@ -25,7 +25,10 @@ SKETCHED, QUICK_SKETCHED, COLUMNS = (10_000, 100_000), (10_000,), 64
 CROWDS = ((10_000, 64, 8), (1_000, 1_000, 16), (200, 100_000, 16))
 QUICK_CROWDS = CROWDS[:1]
 TOL = {"float32": 1e-4, "float64": 1e-6}
-LIMIT = {"float32": 1e-4, "float64": 1e-6}  # of an eigenvalue's relative error; worse does not count
+LIMIT = {
+    "float32": 1e-4,
+    "float64": 1e-6,
+}  # of an eigenvalue's relative error; worse does not count
 
 # Milliseconds aimed at on one core of the reference machine (AVX2, 3.2 GHz), by dtype, size and rank.
 TARGETS = {
@@ -90,7 +93,9 @@ def _operator(kind: str, d: int, k: int, dtype: str) -> tuple[Any, np.ndarray]:
     return op, op.values
 
 
-def eigen_cell(who: str, operator: str, d: int, k: int, dtype: str, budget: float) -> dict[str, Any]:
+def eigen_cell(
+    who: str, operator: str, d: int, k: int, dtype: str, budget: float
+) -> dict[str, Any]:
     op, known = _operator(operator, d, k, dtype)
     run = peers.EIGEN[who](op, k, TOL[dtype])
     with warnings.catch_warnings():
@@ -225,7 +230,7 @@ class Bench:
             return (found or {}).get("why", "failed")
         if who in peers.COMPILED:
             self.compiling += found["compiling"]
-        self.rates[*key, d] = found["seconds"]
+        self.rates[(*key, d)] = found["seconds"]
         return found
 
     def spectra(
@@ -258,9 +263,7 @@ class Bench:
                         known = []
                         for p in ("mckean", *who):
                             found = (
-                                ours
-                                if p == "mckean"
-                                else self.eigen(p, kind, d, k, dtype, threads)
+                                ours if p == "mckean" else self.eigen(p, kind, d, k, dtype, threads)
                             )
                             if isinstance(found, str):
                                 row[p] = found

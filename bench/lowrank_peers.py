@@ -159,7 +159,7 @@ def numpy_lanczos(op: Any, k: int, tol: float) -> Eigen:
             T[j, j] = alpha + h[j]
             T[j, j + 1] = T[j + 1, j] = beta = float(np.linalg.norm(w))
             m = j + 1
-            if m > k and (m - k) % 4 == 1 or m == most:
+            if (m > k and (m - k) % 4 == 1) or m == most:
                 theta, S = np.linalg.eigh(T[:m, :m])
                 if (beta * abs(S[-1, -k:]) <= tol * abs(theta[-k:])).all() or m == most:
                     vectors = V[:m].T @ S[:, -k:].astype(op.dtype)
@@ -283,6 +283,11 @@ def weights(s: np.ndarray, t: float, form: str) -> tuple[float, np.ndarray]:
     return t**-0.5, -s / (math.sqrt(t) * root * (math.sqrt(t) + root))
 
 
+def transposed(W: np.ndarray) -> np.ndarray:
+    """Of every item."""
+    return W.swapaxes(1, 2)
+
+
 def batched_ours(W: Any, s: Any, b: Any, form: str) -> Run:
     if form == "Cholesky":
         return lambda: lowrank.woodbury_solve(W, b, DAMPING)
@@ -308,11 +313,11 @@ def batched_numpy(W: Any, s: Any, b: Any, form: str) -> Run:
         return (W @ c[..., None])[..., 0]
 
     if form == "Cholesky":
-        return lambda: (b - spread(np.linalg.solve(W.mT @ W + t * one, project()[..., None])[..., 0])) / t  # fmt: skip
+        return lambda: (b - spread(np.linalg.solve(transposed(W) @ W + t * one, project()[..., None])[..., 0])) / t  # fmt: skip
     if form == "eigen":
 
         def factor() -> Any:
-            g, Q = np.linalg.eigh(W.mT @ W)
+            g, Q = np.linalg.eigh(transposed(W) @ W)
             return W @ (Q / np.sqrt(g)[:, None]), g
 
         return factor
@@ -386,11 +391,13 @@ def batched_error(W: Any, s: Any, b: Any, form: str, found: Any) -> float:
     W, s, b = (a[:n].astype(np.float64) for a in (W, s, b))
     if form == "eigen":
         U, g = (np.asarray(a, np.float64)[:n] for a in found)
-        known = W @ W.mT
-        return float(np.linalg.norm((U * g[:, None]) @ U.mT - known) / np.linalg.norm(known))
+        known = W @ transposed(W)
+        return float(
+            np.linalg.norm((U * g[:, None]) @ transposed(U) - known) / np.linalg.norm(known)
+        )
     found = np.asarray(found, np.float64)[:n]
     if form == "Cholesky":
-        A = W @ W.mT + DAMPING * np.eye(W.shape[1])
+        A = W @ transposed(W) + DAMPING * np.eye(W.shape[1])
         return float(np.linalg.norm((A @ found[..., None])[..., 0] - b) / np.linalg.norm(b))
     known = BATCHED["NumPy"](W, s, b, form)()
     return float(np.linalg.norm(found - known) / np.linalg.norm(known))

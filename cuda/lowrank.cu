@@ -1472,9 +1472,75 @@ void run_directions(const DirectionArgs<T>& a, Queue queue) {
   }
 }
 
+// ---- signs of columns -----------------------------------------------------------------------------------------------
+
+// parts (pieces, 2, columns): the largest and the smallest entry of every column of a piece, 0 among them.
+template <class T>
+__global__ void __launch_bounds__(threads) extremes_kernel(const T* U, int64_t columns, Cut pieces, T* parts) {
+  __shared__ T room[2][sum_rows][sum_columns];
+  const int64_t tiles = (columns - 1) / sum_columns + 1;
+  const int lane = me() % sum_columns, row = me() / sum_columns;
+  for (int64_t n = blockIdx.x; n < pieces.count * tiles; n += gridDim.x) {
+    const int64_t piece = n / tiles, column = n % tiles * sum_columns + lane;
+    T high = 0, low = 0;
+    if (column < columns)
+      for (int64_t i = pieces.first(piece) + row; i < pieces.last(piece); i += sum_rows) {
+        const T x = U[i * columns + column];
+        high = x > high ? x : high;
+        low = x < low ? x : low;
+      }
+    __syncthreads();
+    room[0][row][lane] = high;
+    room[1][row][lane] = low;
+    __syncthreads();
+    if (row != 0 || column >= columns) continue;
+    for (int r = 1; r < sum_rows; ++r) {
+      high = room[0][r][lane] > high ? room[0][r][lane] : high;
+      low = room[1][r][lane] < low ? room[1][r][lane] : low;
+    }
+    parts[piece * 2 * columns + column] = high;
+    parts[(piece * 2 + 1) * columns + column] = low;
+  }
+}
+template <class T>
+__global__ void signs_kernel(const T* parts, int64_t pieces, int64_t columns, T* signs) {
+  for (int64_t c = first_item(); c < columns; c += item_stride()) {
+    T high = 0, low = 0;
+    for (int64_t p = 0; p < pieces; ++p) {
+      const T most = parts[p * 2 * columns + c], least = parts[(p * 2 + 1) * columns + c];
+      high = most > high ? most : high;
+      low = least < low ? least : low;
+    }
+    signs[c] = high < -low ? T(-1) : T(1);
+  }
+}
+template <class T>
+__global__ void turn_kernel(T* U, int64_t size, int64_t columns, const T* signs) {
+  for (int64_t i = first_item(); i < size; i += item_stride()) U[i] *= signs[i % columns];
+}
+
+template <class T>
+void run_orient(int64_t dim, int64_t columns, T* U, Queue queue) {
+  if (dim == 0 || columns == 0) return;
+  OnDevice device(U);
+  const Cut pieces = cut(dim, 1024, 256);
+  Scratch<T> room((2 * pieces.count + 1) * columns, queue);
+  T* signs = room.data() + 2 * pieces.count * columns;
+  launch_blocks("extremes", extremes_kernel<T>, blocks_for(pieces.count * ((columns - 1) / sum_columns + 1)),
+                dim3(threads), queue, static_cast<const T*>(U), columns, pieces, room.data());
+  launch_blocks("signs", signs_kernel<T>, blocks_for((columns - 1) / threads + 1), dim3(threads), queue,
+                static_cast<const T*>(room.data()), pieces.count, columns, signs);
+  launch_blocks("turn", turn_kernel<T>, blocks_for((dim * columns - 1) / threads + 1), dim3(threads), queue, U,
+                dim * columns, columns, static_cast<const T*>(signs));
+}
+
 }  // namespace
 
 #define MK_LOWRANK(T)                                                                                             \
+  template <>                                                                                                     \
+  void orient_columns<T>(int64_t dim, int64_t columns, T* U, Queue queue) {                                       \
+    run_orient(dim, columns, U, queue);                                                                           \
+  }                                                                                                               \
   template <>                                                                                                     \
   LanczosStep lanczos_step<T>(const LanczosArgs<T>& args, Queue queue) {                                          \
     return run_lanczos(args, queue);                                                                              \

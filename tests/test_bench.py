@@ -41,6 +41,26 @@ TABLES = {
             for letter, op in zip("defg", ("sum", "grad", "lse", "mean"), strict=True)
         ),
     ],
+    "lowrank": [
+        (
+            "(a) milliseconds for the k largest eigenpairs",
+            "d k ms products NumPy ratio in A bound of bound target met",
+        ),
+        ("(a') products and accuracy", "d k mckean NumPy"),
+        (
+            "(b) milliseconds for the k largest eigenpairs of a dense matrix",
+            "d k ms products NumPy ratio in A bound of bound target met",
+        ),
+        (
+            "(c) milliseconds for a batch of damped solves",
+            "form items d k ms NumPy ratio GB/s read once of it target met error",
+        ),
+        ("(d) milliseconds for a Nystrom model", "dtype threads d ms NumPy ratio in A error"),
+        (
+            "(e) milliseconds for a preconditioned Langevin step",
+            "dtype threads n d k ms NumPy ratio normals read once variance by chance",
+        ),
+    ],
     "selection": [
         ("(a) milliseconds", "d n threads mckean compress goodpoints"),
         ("(b) milliseconds", "n k threads mckean kmedoids its matrix ratio loss over its"),
@@ -103,6 +123,7 @@ TABLES = {
     [
         ("brownian", "none"),
         ("interaction", "numpy"),
+        ("lowrank", "numpy"),
         ("selection", "none"),
         ("sinkhorn", "numpy"),
         ("sliced", "numpy"),
@@ -113,7 +134,9 @@ def test_prints_its_tables(family, peer, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
     bench = importlib.import_module(f"bench_{family}")
     before = mk.get_num_threads()
-    less = {"sinkhorn": "--budget 0.2", "sliced": "--d 2 --budget 0.5"}.get(family, "")
+    less = {"lowrank": "--k 8", "sinkhorn": "--budget 0.2", "sliced": "--d 2 --budget 0.5"}.get(
+        family, ""
+    )
     try:
         bench.main(f"--size 64 --threads 1 --quick --dtype float32 --peer {peer} {less}".split())
     finally:
@@ -320,6 +343,96 @@ def test_transport_bench_costs_errors_and_hard_inputs(monkeypatch):
 
 
 @pytest.fixture
+def lowrank_peers(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module("lowrank_peers")
+
+
+def test_operators_of_the_lowrank_bench_have_the_eigenvalues_they_say(lowrank_peers):
+    for op in (lowrank_peers.spiked(120, 8, "float64"), lowrank_peers.decaying(120, "float64")):
+        A = op.dense()
+        np.testing.assert_allclose(np.linalg.eigvalsh(A)[::-1], op.values, atol=1e-13 * 120)
+        assert np.linalg.matrix_rank(A - np.diag(op.diagonal), tol=1e-9) == 4
+        x = np.random.default_rng(1).standard_normal((120, 3))
+        np.testing.assert_allclose(op @ x, A @ x, atol=1e-12)
+        np.testing.assert_allclose(op @ x[:, 0], A @ x[:, 0], atol=1e-12)
+    A, values = lowrank_peers.full(60, 8, "float64")
+    np.testing.assert_allclose(np.linalg.eigvalsh(A)[::-1], values, atol=1e-12)
+    assert lowrank_peers.off(values[:8] * [1, 1, 1, 1, 1, 1, 1, 1.1], values) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("peer", "module"),
+    [("mckean", "mckean"), ("NumPy", "numpy"), ("eigsh", "scipy"), ("lobpcg", "scipy"), ("rsvd 4", "sklearn"),
+     ("torch lobpcg", "torch"), ("jax lobpcg tol/d", "jax")],
+)  # fmt: skip
+def test_peers_of_the_lowrank_bench_find_the_eigenvalues(peer, module, dtype, lowrank_peers):
+    pytest.importorskip(module)
+    op = lowrank_peers.spiked(300, 8, dtype)
+    A, values = lowrank_peers.full(200, 8, dtype)
+    if module == "jax":  # computes in float32 unless told otherwise
+        op, A, dtype = lowrank_peers.spiked(300, 8, "float32"), A.astype("float32"), "float32"
+    tol = {"float32": 1e-4, "float64": 1e-6}[dtype]
+    for given, known in ((op, op.values), (A, values)):
+        found, products = lowrank_peers.EIGEN[peer](given, 8, tol)()
+        assert len(found) == 8 and lowrank_peers.off(found, known) < tol
+        assert products is None or products >= 8
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", ["orthonormal", "sqrt_solve", "Cholesky", "eigen"])
+@pytest.mark.parametrize("peer", ["mckean", "NumPy", "torch", "jax"])
+def test_peers_of_the_lowrank_bench_solve_the_same_batch(peer, form, dtype, lowrank_peers):
+    if peer in ("torch", "jax"):
+        pytest.importorskip(peer)
+    W, s, b = lowrank_peers.batch(5, 30, 4, dtype, form)
+    found = lowrank_peers.BATCHED[peer](W, s, b, form)()
+    tol = 1e-12 if dtype == "float64" and peer != "jax" else 3e-6
+    assert lowrank_peers.batched_error(W, s, b, form, found) < tol
+    wrong = tuple(1.001 * np.asarray(a) for a in found) if form == "eigen" else np.asarray(found) * 1.001  # fmt: skip
+    assert lowrank_peers.batched_error(W, s, b, form, wrong) > 1e-4
+    if form in ("orthonormal", "sqrt_solve"):  # against dense matrices
+        U, damped = W[0].astype(float), np.diag(s[0].astype(float))
+        A = U @ damped @ U.T + lowrank_peers.DAMPING * np.eye(30)
+        theta, V = np.linalg.eigh(A)
+        power = -1.0 if form == "orthonormal" else -0.5
+        known = (V * theta**power) @ (V.T @ b[0])
+        np.testing.assert_allclose(np.asarray(found)[0], known, atol=max(tol, 1e-12) * 10)
+
+
+@pytest.mark.parametrize("peer", ["mckean", "NumPy", "torch", "jax"])
+def test_peers_of_the_lowrank_bench_sketch_and_step(peer, lowrank_peers):
+    """The mean square of 40,000 normals has a relative deviation of 0.007; false-alarm rate below 1e-6."""
+    if peer in ("torch", "jax"):
+        pytest.importorskip(peer)
+    if peer in lowrank_peers.NYSTROM:
+        op = lowrank_peers.decaying(300, "float64")
+        U, s = lowrank_peers.NYSTROM[peer](op, 40)()
+        assert U.shape == (300, 40)
+        assert 1 < lowrank_peers.distance(op, U, s) / op.values[40] < 30
+    crowd = lowrank_peers.crowd(1000, 40, 4, "float32")
+    assert lowrank_peers.covariance_check(lowrank_peers.FUSED[peer](*crowd), *crowd) < 0.04
+    less = [crowd[0], crowd[1] * 0, *crowd[2:]]
+    assert lowrank_peers.covariance_check(lowrank_peers.FUSED[peer](*less), *crowd) > 0.05
+
+
+def test_lowrank_bench_bound_counts_the_reads_of_the_basis(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = importlib.import_module("bench_lowrank")
+    # Step j reads j vectors twice: 2 (1 + 2 + 3), and the Ritz vectors 3 in and 2 out.
+    assert bench.lanczos_bytes(10, 2, 3, 8) == 8 * 10 * (12 + 3 + 2)
+    args = SimpleNamespace(peer=[], budget=1.0, compile=1.0)
+    run = bench.Bench(args, None)
+    run.ask = lambda *a, **cell: pytest.fail("asked all the same")
+    run.rates["eigsh", "operator", 8, "float64", 1, 1000] = 0.1
+    assert run.eigen("eigsh", "operator", 100_000, 8, "float64", 1) == "skipped"
+    run.compiling = 2.0
+    assert run.eigen("jax lobpcg", "operator", 1000, 8, "float64", 1) == "not compiled"
+    assert "GiB" in run.eigen("NumPy", "operator", 10**10, 8, "float64", 1)
+
+
+@pytest.fixture
 def claims(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     monkeypatch.syspath_prepend(str(BENCH / "claims"))
@@ -401,19 +514,76 @@ def test_claim_newton_has_the_problems_of_the_paper(claims):
     assert t.a.min() > 0 and t.a.sum() == pytest.approx(1) and t.b.sum() == pytest.approx(1)
 
 
+def test_claim_lml_is_the_published_formula(claims):
+    """One DDIM step on, the published placement is DDIM with the corrected direction."""
+    lml = claims("lml")
+    law = lml.mixtures()["unequal, d=6"]
+    x = law.sample(20_000, 1)
+    np.testing.assert_allclose(x.mean(0), law.weights @ law.means, atol=0.1)  # 8 standard errors
+    schedule = mk.diffusion.schedules.VPLinear()
+    model = mk.diffusion.MixtureDenoiser(law.target, schedule)
+    ddim = mk.diffusion.DDIM(model, schedule, 10)
+    sampler = lml.methods()["published"](ddim)
+    first = sampler.step(sampler.init(mk.random.normal(1, (50, 6))))
+    second = sampler.step(first)
+    t, after = ddim.times[1:3]
+    e = model(first.x, float(t))
+    u = lml.published(e, np.asarray(first.previous), 1e-3, 0.1)
+    np.testing.assert_allclose(np.linalg.norm(u, axis=1), np.linalg.norm(e, axis=1))
+    data = (first.x - schedule.s(t) * e) / schedule.a(t)
+    known = schedule.a(after) * data + schedule.s(after) * u
+    np.testing.assert_allclose(second.x, known, rtol=1e-9, atol=1e-9)
+
+
+def test_claim_lml_mcmc_measures_autocorrelations(claims):
+    """AR(1) chains: (1 + rho) / (1 - rho); with 200 chains of 2,000 draws the estimate is within a tenth by far."""
+    mcmc = claims("lml_mcmc")
+    z = mk.random.normal(1, (2000, 200, 3))
+    rho = np.array([0.0, 0.5, 0.9])
+    for k in range(1, len(z)):
+        z[k] = rho * z[k - 1] + np.sqrt(1 - rho**2) * z[k]
+    np.testing.assert_allclose(mcmc.autocorrelation_time(z), (1 + rho) / (1 - rho), rtol=0.1)
+
+
+def test_claim_batch_hessian_has_the_gauss_newton_matrix(claims):
+    pytest.importorskip("sklearn")
+    batch = claims("batch_hessian")
+    g = np.random.default_rng(1)
+    net = batch.Softmax(g.standard_normal((40, 6)), g.integers(10, size=40))
+    theta, v, h = g.standard_normal(net.d), g.standard_normal(net.d), 1e-5
+    change = (net.gradient(theta + h * v) - net.gradient(theta - h * v)) / (2 * h)
+    np.testing.assert_allclose(net.hessian(theta)(v), change, atol=1e-8)
+    slope = (net.loss(theta + h * v) - net.loss(theta - h * v)) / (2 * h)
+    assert net.gradient(theta) @ v == pytest.approx(slope, rel=1e-7)
+    H = np.stack([net.hessian(theta)(e) for e in np.eye(net.d)])
+    assert batch.ends(net.hessian(theta), net)[0] == pytest.approx(np.linalg.eigvalsh(H)[-1], rel=1e-4)  # fmt: skip
+    descent = batch.limit(net, theta, batch.sgd, 40, 0, 1.0)
+    assert batch.stable(net, theta, batch.sgd, descent, 40, 0)
+    assert not batch.stable(net, theta, batch.sgd, 4 * descent, 40, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["sinkhorn_newton", "sliced_cost", "sliced_error", "sliced_posterior", "sliced_w1_bounds"],
+    [
+        "batch_hessian",
+        "lml",
+        "lml_mcmc",
+        "sinkhorn_newton",
+        "sliced_cost",
+        "sliced_error",
+        "sliced_posterior",
+        "sliced_w1_bounds",
+    ],
 )
 def test_claims_print_a_verdict(name, claims, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     assert claims(name).main(["--quick", "--picture", str(picture)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("claim:") and "\nsource:" in out and "\nsetting:" in out
-    assert (
-        "\nverdict: holds as measured" in out or name == "sliced_cost"
-    )  # a matter of the machine's other load
+    # Not all that these claim is so; the last one is a matter of the machine's other load.
+    free = ("batch_hessian", "lml", "lml_mcmc", "sliced_cost")
+    assert "\nverdict: holds as measured" in out or (name in free and "\nverdict: " in out)
     assert picture.exists() or "no picture: matplotlib" in out
 
 

@@ -39,3 +39,43 @@ def test_a_morph_starts_and_ends_at_its_digits():
         assert np.abs(frame - known).sum() < 1e-3 * known.sum()
     mass = [frame.sum() for frame in frames]
     assert np.ptp(mass) < 0.02 * mass[0]
+
+
+def test_hessian_of_a_network_has_a_bulk_and_outliers(tmp_path, capsys):
+    for module in ("sklearn", "matplotlib"):
+        pytest.importorskip(module)
+    assert main(["demo", "hessian", "--steps", "20", "--output", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "1210 parameters" in out and "bulk ends" in out and "below a batch of" in out
+    lines = [line.split() for line in out.splitlines()]
+    first, last = (next(line for line in lines if line[:1] == [step]) for step in ("0", "20"))
+    assert float(last[1]) < 0.7 * float(first[1])  # the loss
+    assert (tmp_path / "hessian.png").stat().st_size > 10_000
+
+
+def test_demo_rejects_too_short_a_training(capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "hessian", "--steps", "2"])
+    assert "at least 5 steps" in capsys.readouterr().err
+
+
+def test_network_of_the_demo_has_the_hessian_it_says():
+    """Against differences, and the leading eigenvalues against those of the dense matrix."""
+    pytest.importorskip("sklearn")
+    import mckean as mk
+    from mckean._demos import hessian
+
+    images, labels = hessian._data()
+    net = hessian.Network(images[:100, :20], labels[:100], (20, 5, 10))
+    theta, v = net.start(1), mk.random.normal(2, net.d)
+    h = 1e-5
+    slope = (net.loss(theta + h * v) - net.loss(theta - h * v)) / (2 * h)
+    assert net.gradient(theta) @ v == pytest.approx(slope, rel=1e-7)
+    H = net.hessian(theta)
+    change = (net.gradient(theta + h * v) - net.gradient(theta - h * v)) / (2 * h)
+    assert np.linalg.norm(H(v) - change) < 1e-7 * np.linalg.norm(change)
+    known = np.linalg.eigvalsh(np.stack([H(e) for e in np.eye(net.d)]))[::-1]
+    top = mk.lowrank.lanczos(H, net.d, 10)
+    np.testing.assert_allclose(top.s, known[:10], rtol=1e-6)
+    part = net.hessian(theta, np.arange(10))(v)
+    assert np.linalg.norm(part - H(v)) > 0.1 * np.linalg.norm(part)

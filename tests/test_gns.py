@@ -1,5 +1,8 @@
 """Gradient-regularised Newton: published iteration counts, closed forms, and what users get wrong."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -420,3 +423,10 @@ def test_models_that_return_the_wrong_thing():
     ]:
         with pytest.raises(error, match=message):
             O.GNS(f, model).minimize(np.ones(12))
+
+
+def test_the_program_of_the_guide():
+    pytest.importorskip("torch")
+    guide = pathlib.Path(__file__).parent.parent / "docs" / "guide" / "second-order.md"
+    (program,) = re.findall(r"^```python\n(import torch\n.*?)^```", guide.read_text(), re.M | re.S)
+    exec(compile(program, str(guide), "exec"), {"__name__": "__main__"})

@@ -126,13 +126,10 @@ def test_lanczos_of_differences(xp, dtype, scheme):
     H = hessian_operator(
         lambda x: A @ x, xp.asarray(rng.standard_normal(30).astype(dtype)), scheme=scheme
     )
-    assert H.d == 30 and 0 < H.relative_error < 1e-2
-    if xp.name != "numpy":
-        b = xp.asarray(rng.standard_normal(30).astype(dtype))
-        assert relative(xp.to_numpy(H(b)), xp.to_numpy(A @ b)) < 10 * ERRORS[scheme, dtype]
-        return
+    assert H.d == 30 and 0 < H.matvec_error < 1e-2
     op = mk.lowrank.lanczos(H, 30, 3)
-    np.testing.assert_allclose(op.s, values[:3], rtol=20 * H.relative_error)
+    assert xp.dtype(op.U) == dtype
+    np.testing.assert_allclose(xp.to_numpy(op.s), values[:3], rtol=20 * H.matvec_error)
 
 
 def test_bad_gradients():

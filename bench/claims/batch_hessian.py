@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from _claim import Claim, parse, slope
 
-from mckean import lowrank
+import mckean as mk
 from mckean._demos.hessian import Network, _data
 
 BATCHES, RATES = (4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -49,8 +49,34 @@ class Softmax(Network):
         return product
 
 
-def largest(product: Any, d: int, which: str = "LA") -> float:
-    return float(lowrank.lanczos(product, d, 1, which=which, tol=1e-3).s[0])
+def ends(product: Any, net: Network) -> tuple[float, float]:
+    """The largest and the smallest eigenvalue; no Gauss-Newton matrix has negative ones."""
+    top = mk.lowrank.lanczos(product, net.d, 1, tol=1e-3, check=False).s[0]
+    if isinstance(net, Softmax):
+        return float(top), 0.0
+    low = mk.lowrank.lanczos(product, net.d, 1, which="SA", tol=1e-2, check=False).s[0]
+    return float(top), float(low)
+
+
+def fit(net: Network, theta: Any, repeats: int) -> tuple[float, float, list[dict[str, Any]]]:
+    """lam of all data, v of the law lam + v / b, and a row for every batch size."""
+    n = len(net.images)
+    lam = ends(net.hessian(theta), net)[0]
+    rows: list[dict[str, Any]] = []
+    for batch in BATCHES:
+        g = np.random.default_rng(batch)
+        found = [
+            ends(net.hessian(theta, g.choice(n, batch, replace=False)), net) for _ in range(repeats)
+        ]
+        mean, error = np.mean(found, 0), np.std(found, 0)[0] / np.sqrt(repeats)
+        rows.append({"B": batch, "largest": mean[0], "error": error, "over all data": mean[0] / lam, "smallest": mean[1]})  # fmt: skip
+    noise = 1 / np.array(BATCHES, float) - 1 / n
+    values, errors = (np.array([row[name] for row in rows]) for name in ("largest", "error"))
+    weight = noise / np.maximum(errors, 1e-2 * values) ** 2
+    v = float(weight @ (values - lam) / (weight @ noise))
+    for row, inverse in zip(rows, noise, strict=True):
+        row |= {"law": lam + v * inverse, "excess * b": (row["largest"] - lam) / inverse}
+    return lam, v, rows
 
 
 def sgd(theta: Any, rate: float, gradient: Callable[[Any, int], Any], steps: int) -> Any:
@@ -108,7 +134,7 @@ def limit(net: Network, theta: Any, method: Any, batch: int, seed: int, around: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse("batch_hessian", __doc__, argv)
-    repeats, tries = (5, 1) if args.quick else (20, 5)
+    repeats, tries = (8, 1) if args.quick else (20, 3)
     rates = RATES[::2] if args.quick else RATES
     images, labels = _data()
     n = len(images)
@@ -118,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "         so the largest learning rate of SGD grows in proportion to B while noise dominates, that of Adam as sqrt(B)",
         "Granziol, Zohren and Roberts, JMLR 23, 2022, arXiv:2006.09092",
         f"scikit-learn's digits (N = {n}): softmax regression (its Hessian is the Gauss-Newton matrix) and a tanh network 64-16-10 after\n"
-        f"         gradient descent; {repeats} batches of every size; a rate is stable if {STEPS} steps from there do not raise the loss of\n"
-        f"         all data, in the mean of the last third, {tries} runs",
+        f"         gradient descent; {repeats} batches of every size; a rate trains if {STEPS} steps from the start do not\n"
+        f"         end above the loss of all data there, in the mean of the last third; median of {tries} runs",
     )  # fmt: skip
 
     cases = []
@@ -131,34 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     shown = []
     for name, net, theta in cases:
-        full = net.hessian(theta)
-        lam = largest(full, net.d)
-        least = largest(full, net.d, "SA")
-        rows, excess = [], []
-        for batch in BATCHES:
-            g = np.random.default_rng(batch)
-            found = []
-            for _ in range(repeats):
-                product = net.hessian(theta, g.choice(n, batch, replace=False))
-                ends = [largest(product, net.d)]
-                if name == "network":
-                    ends.append(largest(product, net.d, "SA"))
-                found.append(ends)
-            mean, error = np.mean(found, 0), np.std(found, 0) / np.sqrt(repeats)
-            b = batch / (1 - batch / n)
-            excess.append((mean[0] - lam) * b)
-            row = {"model": name, "B": batch, "largest": mean[0], "error": error[0]}
-            row |= {"over all data": mean[0] / lam, "excess * b": excess[-1]}
-            if name == "network":
-                row["smallest"] = mean[1]
-            rows.append(row)
-        B = np.array(BATCHES, float)
-        b = B / (1 - B / n)
-        values = np.array([row["largest"] for row in rows])
-        v = float(((values - lam) / b).sum() / (1 / b**2).sum())  # least squares of lam_1 + v/b
-        law = lam + v / b
-        for row, predicted in zip(rows, law, strict=True):
-            row["law"] = predicted
+        lam, v, rows = fit(net, theta, repeats)
+        least = ends(net.hessian(theta), net)[1]
+        B, values = np.array(BATCHES, float), np.array([row["largest"] for row in rows])
+        b, law = B / (1 - B / n), np.array([row["law"] for row in rows])
+        error = np.array([row["error"] for row in rows])
+        excess = (values - lam) * b
         claim.table(
             f"{name}: mean extremal eigenvalues of batch Hessians; all data: {lam:.3g} and {least:.2g}",
             ["B", "largest", "error", "over all data", "excess * b", "law", "smallest"],
@@ -168,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         claim.check(
             f"{name}: the largest eigenvalue of a batch exceeds that of all data",
             f"by factors {values[0] / lam:.2f} (B = 4) to {values[-1] / lam:.2f} (B = 256)",
-            bool((values > lam).all()),
+            bool((values > lam - 2 * error).all() and values[0] > lam + 3 * error[0]),
         )
         if name == "network":
             smallest = np.array([row["smallest"] for row in rows])
@@ -177,49 +181,50 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{smallest[0]:.2g} (B = 4) to {smallest[-1]:.2g} (B = 256) against {least:.2g}",
                 bool((smallest < least).all()),
             )
-        spread = max(excess) / min(excess) if min(excess) > 0 else float("inf")
+        clear = values - lam > 3 * error
         claim.check(
-            f"{name}: excess times b is one number within a factor of 3",
-            f"{min(excess):.2g} to {max(excess):.2g}; slope of the excess {slope(b, np.maximum(values - lam, 1e-12)):.2f}",
-            spread <= 3,
+            f"{name}: where the excess is clear of chance, it falls as 1 / b",
+            f"slope {slope(b[clear], (values - lam)[clear]):.2f} over {clear.sum()} sizes, excess times b {excess[clear].min():.2g} to {excess[clear].max():.2g}",
+            bool(clear.sum() >= 3 and abs(slope(b[clear], (values - lam)[clear]) + 1) < 0.25),
         )  # fmt: skip
         shown.append((name, B, values, lam, law, v))
 
     tried = []
-    for (name, net, theta), (_, _, _, lam, _, v) in zip(cases, shown, strict=True):
+    for name, net, _ in cases:
+        begin = net.start(0) if name == "network" else np.zeros(net.d)
+        lam, v = fit(net, begin, repeats)[:2]
         rows = []
         for batch in rates:
-            b = batch / (1 - batch / n)
-            row = {"B": batch, "2 / (lam + v/b)": 2 / (lam + v / b)}
-            for method, around in ((sgd, 2 / (lam + v / b)), (adam, 0.01)):
-                found = [limit(net, theta, method, batch, s, around) for s in range(tries)]
+            row = {"B": batch, "2 / (lam + v/b)": 2 / (lam + v * (1 / batch - 1 / n))}
+            for method, around in ((sgd, 2 / lam), (adam, 0.05)):
+                found = [limit(net, begin, method, batch, s, around) for s in range(tries)]
                 row[method.__name__] = float(np.median(found))
             rows.append(row)
         B = np.array(rates, float)
         best = {m: np.array([row[m] for row in rows]) for m in ("sgd", "adam")}
-        small = max(2, int((B <= max(16.0, v / lam)).sum()))
-        slopes = {m: (slope(B[:small], r[:small]), slope(B[-3:], r[-3:])) for m, r in best.items()}
+        few = B <= max(4.0, v / lam)  # noise is the larger part
+        sgd_few, sgd_many = slope(B[few], best["sgd"][few]), slope(B[~few], best["sgd"][~few])
+        adam_slope = slope(B, best["adam"])
         claim.table(
-            f"{name}: largest stable rates",
+            f"{name}: largest rates that train from the start ({lam:.3g} + {v:.3g} / b there)",
             ["B", "2 / (lam + v/b)", "sgd", "adam"],
             rows,
-            f"slopes in B, up to {B[small - 1]:.0f} and for the three largest: SGD {slopes['sgd'][0]:.2f}, {slopes['sgd'][1]:.2f}; "
-            f"Adam {slopes['adam'][0]:.2f}, {slopes['adam'][1]:.2f}",
-        )  # fmt: skip
-        claim.check(
-            f"{name}: SGD's largest rate is proportional to B for small B",
-            f"slope {slopes['sgd'][0]:.2f} (0.75 to 1.25 is called proportional)",
-            0.75 <= slopes["sgd"][0] <= 1.25,
+            f"slopes in B: SGD {sgd_few:.2f} up to {B[few][-1]:.0f}, {sgd_many:.2f} beyond; Adam {adam_slope:.2f}",
         )
         claim.check(
-            f"{name}: it saturates: a smaller slope for large B",
-            f"{slopes['sgd'][1]:.2f}",
-            slopes["sgd"][1] < slopes["sgd"][0],
+            f"{name}: SGD's largest rate is proportional to B up to {B[few][-1]:.0f}",
+            f"slope {sgd_few:.2f} (0.75 to 1.25 is called proportional)",
+            0.75 <= sgd_few <= 1.25,
         )
         claim.check(
-            f"{name}: Adam's goes as sqrt(B) for small B",
-            f"slope {slopes['adam'][0]:.2f} (0.35 to 0.65 is called a square root)",
-            0.35 <= slopes["adam"][0] <= 0.65,
+            f"{name}: it saturates beyond",
+            f"slope {sgd_many:.2f}",
+            sgd_many < sgd_few,
+        )
+        claim.check(
+            f"{name}: Adam's goes as sqrt(B)",
+            f"slope {adam_slope:.2f} (0.35 to 0.65 is called a square root)",
+            0.35 <= adam_slope <= 0.65,
         )
         tried.append((name, B, best, rows))
 
@@ -234,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             axes[2].loglog(B, best["sgd"], "o-", label=f"SGD, {name}")
             axes[2].loglog(B, best["adam"], "s--", label=f"Adam, {name}")
             axes[2].loglog(B, [r["2 / (lam + v/b)"] for r in rows], ":", color="gray")
-        axes[2].set(title="largest stable rate", xlabel="B")
+        axes[2].set(title="largest rate that trains", xlabel="B")
         axes[2].legend()
 
     claim.picture(draw, columns=3)

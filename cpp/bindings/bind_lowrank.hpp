@@ -75,6 +75,16 @@ void bind_lowrank_type(nb::module_& m) {
       },
       "A"_a.noconvert(), "a_rows"_a, "M"_a.noconvert(), "add"_a, "out"_a.noconvert(), "out_rows"_a, "queue"_a = 0);
   m.def(
+      "orient_columns",
+      [](Out<T> U, uintptr_t queue) {
+        require(U.ndim() == 2, "U: expected shape (d, k)");
+        int64_t dim = static_cast<int64_t>(U.shape(0)), columns = static_cast<int64_t>(U.shape(1));
+        T* data = U.data();
+        nb::gil_scoped_release release;
+        if (dim * columns > 0) orient_columns<T>(dim, columns, data, as_queue(queue));
+      },
+      "U"_a.noconvert(), "queue"_a = 0);
+  m.def(
       "lowrank_apply",
       [](In<T> U, In<T> s, HostIn<double> t, std::optional<HostIn<double>> least, std::vector<int> functions,
          std::vector<double> scales, std::vector<std::optional<In<T>>> arrays, Out<T> out, uint64_t seed,
@@ -87,6 +97,7 @@ void bind_lowrank_type(nb::module_& m) {
         int64_t size = size_of(out), each = a.batch * a.dim;
         require(each > 0 ? size % each == 0 : size == 0, "out: wrong size");
         a.rows = each > 0 ? size / each : 0;
+        a.vectors = out.ndim() + 1 == U.ndim();
         require(!least || size_of(*least) == size_of(t), "least: expected as many numbers as t");
         a.least = least ? least->data() : nullptr;
         a.n_terms = static_cast<int>(n);

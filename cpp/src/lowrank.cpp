@@ -712,8 +712,45 @@ void tall_multiply(int64_t dim, const Tall<T>& A, const double* M, int64_t colum
 }
 
 template <class T>
+void orient_columns(int64_t dim, int64_t columns, T* U, Queue) {
+  int64_t n = (dim + tall_rows - 1) / tall_rows, some = 16, ranges = (n + some - 1) / some;
+  std::vector<T> high(count_of(ranges * columns), T(0)), low = high;
+  auto rows_of_range = [&](int64_t r, auto body) {
+    int64_t last = std::min(dim, (r + 1) * some * tall_rows);
+    for (int64_t i = r * some * tall_rows; i < last; ++i) body(U + i * columns);
+  };
+  for_each(ranges, dim * columns, [&](int64_t r) {
+    T *most = high.data() + r * columns, *least = low.data() + r * columns;
+    rows_of_range(r, [=](const T* row) {
+      for (int64_t c = 0; c < columns; ++c) {
+        most[c] = row[c] > most[c] ? row[c] : most[c];
+        least[c] = row[c] < least[c] ? row[c] : least[c];
+      }
+    });
+  });
+  for (int64_t r = 1; r < ranges; ++r)
+    for (int64_t c = 0; c < columns; ++c) {
+      high[count_of(c)] = std::max(high[count_of(c)], high[count_of(r * columns + c)]);
+      low[count_of(c)] = std::min(low[count_of(c)], low[count_of(r * columns + c)]);
+    }
+  std::vector<T> sign(count_of(columns));
+  bool any = false;
+  for (int64_t c = 0; c < columns; ++c) {
+    sign[count_of(c)] = high[count_of(c)] < -low[count_of(c)] ? T(-1) : T(1);
+    any = any || sign[count_of(c)] < T(0);
+  }
+  if (any)
+    for_each(ranges, dim * columns, [&](int64_t r) {
+      const T* turn = sign.data();
+      rows_of_range(r, [=](T* row) {
+        for (int64_t c = 0; c < columns; ++c) row[c] *= turn[c];
+      });
+    });
+}
+
+template <class T>
 void lowrank_apply(const LowRankArgs<T>& a, Queue) {
-  if (a.rows == 1)
+  if (a.vectors)
     apply_to_vectors(a);
   else
     apply_to_rows(a);
@@ -780,6 +817,7 @@ void levenberg_marquardt_rows(const DirectionArgs<T>& a, Queue) {
   template LanczosStep lanczos_step<T>(const LanczosArgs<T>&, Queue);                                     \
   template void tall_gram<T>(int64_t, const Tall<T>&, const Tall<T>&, double*, Queue);                    \
   template void tall_multiply<T>(int64_t, const Tall<T>&, const double*, int64_t, bool, bool, T*, Queue); \
+  template void orient_columns<T>(int64_t, int64_t, T*, Queue);                                           \
   template void lowrank_apply<T>(const LowRankArgs<T>&, Queue);                                           \
   template void lowrank_quadratic<T>(const LowRankArgs<T>&, double*, Queue);                              \
   template int64_t woodbury<T>(const WoodburyArgs<T>&, Queue);                                            \

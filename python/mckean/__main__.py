@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "posterior": "draw a posterior",
         "flow": "move noise onto images of digits",
         "transport": "exchange the colours of photographs, morph digits",
+        "hessian": "the spectrum of a network's Hessian before and after training",
     }
     demo.add_argument(
         "name",
@@ -49,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--chains", type=int, default=1000, help="of the posterior")
     demo.add_argument("--particles", type=int, default=1797, help="of the flow")
     demo.add_argument("--pixels", type=int, default=3000, help="of each photograph of transport")
-    demo.add_argument("--steps", type=int, help="default: 1640 of the posterior, 2048 of the flow")
+    demo.add_argument(
+        "--steps",
+        type=int,
+        help="default: 1640 of the posterior, 2048 of the flow, 1000 of the training in hessian",
+    )
     bench = commands.add_parser(
         "bench", help="our figures beside the peers'; further options go to the bench"
     )
@@ -77,6 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             from mckean._demos import transport
 
             return transport.main(folder, pixels=arguments.pixels)
+        if arguments.name == "hessian":
+            steps = 1000 if arguments.steps is None else arguments.steps
+            if steps < 5:
+                parser.error("demo: expected at least 5 steps")
+            from mckean._demos import hessian
+
+            return hessian.main(folder, n_steps=steps)
         steps = 1640 if arguments.steps is None else arguments.steps
         if arguments.chains < 2 or steps < 50:
             parser.error("demo: expected at least 2 chains and 50 steps")

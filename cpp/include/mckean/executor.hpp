@@ -246,6 +246,7 @@ struct SpectralTerm {
 template <class T>
 struct LowRankArgs {
   int64_t batch, rows, dim, rank;
+  bool vectors;     // rows = 1, and the call was for vectors: bits may differ from those of a row among rows
   const T* U;       // (batch, dim, rank)
   const T* s;       // (batch, rank)
   const double* t;  // host: (batch,), or (1,) for all
@@ -406,6 +407,9 @@ void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Que
 template <class T>
 void tall_multiply(int64_t dim, const Tall<T>& A, const double* M, int64_t columns, bool add, bool out_rows, T* out,
                    Queue queue);
+// Turns columns of U (dim, columns) round where the entry of largest size is negative.
+template <class T>
+void orient_columns(int64_t dim, int64_t columns, T* U, Queue queue);
 template <class T>
 void lowrank_apply(const LowRankArgs<T>& args, Queue queue);
 // out (batch, rows) = b^T f(U diag(s) U^T + t I) b of the one term.

@@ -1,7 +1,8 @@
-"""The Hessian of a small network on digits: its bulk and outliers before and after training, and the learning rates it allows."""
+"""The Hessian of a network on digits: bulk and outliers before and after training, and the learning rates it allows."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -11,23 +12,21 @@ from typing import Any
 import numpy as np
 
 import mckean as mk
-from mckean import lowrank
 
 __all__ = ["main"]
 
 _WIDTHS = (64, 16, 10)
 _RATE, _TOP = 0.5, 10
 _BATCHES = (16, 32, 64, 128, 256)
+_PROBES, _PRODUCTS = 5, 60  # of a spectral density
 
 
 class Network:
-    """A tanh network with softmax cross entropy: loss, gradient and products with its Hessian, for all parameters in a row."""
+    """A tanh network with softmax cross entropy: loss, gradient and products with the Hessian; parameters in a row."""
 
     def __init__(self, images: Any, labels: Any, widths: Sequence[int] = _WIDTHS) -> None:
         self.images, self.labels = images, np.eye(widths[-1])[labels]
-        self.shapes = [
-            shape for a, b in zip(widths, widths[1:], strict=False) for shape in ((a, b), (b,))
-        ]
+        self.shapes = [shape for a, b in itertools.pairwise(widths) for shape in ((a, b), (b,))]
         self.d = sum(int(np.prod(shape)) for shape in self.shapes)
 
     def start(self, seed: int) -> Any:
@@ -65,8 +64,10 @@ class Network:
         return np.concatenate([(x.T @ back).ravel(), back.sum(0), (hidden.T @ e).ravel(), e.sum(0)])
 
     def hessian(self, theta: Any, rows: Any = slice(None)) -> Any:
-        """v -> H v, exact: the derivative of the gradient along v, as B. Pearlmutter has it ("Fast exact multiplication by the
-        Hessian", Neural Computation 6, 1994)."""
+        """v -> H v, exact: the derivative of the gradient along v [1]_.
+
+        .. [1] B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994
+        """
         x, hidden, p, y, _, W2 = self._forward(theta, rows)
         slope = 1 - hidden**2
         e = (p - y) / len(x)
@@ -109,13 +110,18 @@ def main(folder: Path, *, n_steps: int = 1000) -> int:
     """Train, look at the Hessian, print tables, write ``hessian.png`` into `folder`; return the exit status."""
     try:
         import matplotlib
-        import sklearn  # noqa: F401
+        import threadpoolctl  # scikit-learn needs it too
     except ImportError as error:
         print(
             f"the demo needs {error.name}: pip install 'mckean[plot]' scikit-learn", file=sys.stderr
         )
         return 1
     matplotlib.use("Agg")
+    with threadpoolctl.threadpool_limits(1):  # for products as small as these
+        return _show(folder, n_steps)
+
+
+def _show(folder: Path, n_steps: int) -> int:
     start = time.perf_counter()
     images, labels = _data()
     net = Network(images, labels)
@@ -130,15 +136,16 @@ def main(folder: Path, *, n_steps: int = 1000) -> int:
     for step in range(n_steps + 1):
         if step in shown:
             H = net.hessian(theta)
-            top = lowrank.lanczos(H, net.d, _TOP, tol=1e-6)
-            least = lowrank.lanczos(H, net.d, 1, which="SA", tol=1e-6)
-            density = lowrank.spectral_density(H, net.d)
+            top = mk.lowrank.lanczos(H, net.d, _TOP, tol=1e-6)
+            least = mk.lowrank.lanczos(H, net.d, 1, which="SA", tol=1e-6)
             done = done and bool(top.converged) and bool(least.converged)
             values = " ".join(f"{s:.3g}" for s in top.s)
             print(
                 f"{step:>5}{net.loss(theta):>8.3f}{net.accuracy(theta):>7.3f}   {values} | {least.s[0]:.2g}"
             )
-            seen.append((step, np.asarray(top.s), density))
+            if step in (0, n_steps):
+                density = mk.lowrank.spectral_density(H, net.d, n_probes=_PROBES, n_steps=_PRODUCTS)
+                seen.append((step, np.asarray(top.s), density))
         theta = theta - _RATE * net.gradient(theta)
 
     print(f"\n{'step':>5}{'bulk ends':>11}{'outliers':>10}{'near zero':>11}")
@@ -150,14 +157,16 @@ def main(folder: Path, *, n_steps: int = 1000) -> int:
     def of_batch(batch: int, seed: int) -> Any:
         return net.hessian(theta, _rows(batch, seed, len(images)))
 
-    advice = lowrank.learning_rate_advice(
-        of_batch, _BATCHES, d=net.d, n_data=len(images), n_batches=10
+    advice = mk.lowrank.learning_rate_advice(
+        of_batch, _BATCHES, d=net.d, n_total=len(images), n_batches=10
     )
     print(f"\n{'batch':>5}{'largest eigenvalue':>20}{'SGD stable below':>18}")
     for batch, value, rate in zip(_BATCHES, advice.lam_batch, advice.lr_max, strict=True):
         print(f"{batch:>5}{value:>20.3g}{rate:>18.3g}")
+    largest = float(seen[-1][1][0])
+    print(f"{'all':>5}{largest:>20.3g}{2 / largest:>18.3g}")
     print(
-        f"{'all':>5}{advice.lam_1:>20.3g}{2 / advice.lam_1:>18.3g}   noise as large as that at a batch of {advice.B_crit:.0f}"
+        f"fit: {advice.lam_1:.3g} + {advice.v:.3g} / b; below a batch of {advice.B_crit:.0f} rates may grow with it"
     )
     path = _picture(folder, seen, advice)
     print(f"\ntime     {time.perf_counter() - start:.1f} s\npicture  {path}")
@@ -181,9 +190,12 @@ def _picture(folder: Path, seen: list[Any], advice: Any) -> Path:
     axes[0].set_ylabel("density")
     axes[0].legend()
     B = np.asarray(_BATCHES, float)
-    axes[-1].loglog(B, advice.lam_batch, "o", label="batches")
-    axes[-1].axhline(advice.lam_1, color="gray", lw=0.8, label="all images")
-    axes[-1].set(title="largest eigenvalue", xlabel="batch")
+    axes[-1].loglog(B, advice.lam_batch, "o", label="batches, mean")
+    axes[-1].loglog(B, advice.lam(B), color="tab:blue", lw=0.8, label="fit")
+    axes[-1].axhline(seen[-1][1][0], color="gray", lw=0.8, label="all images")
+    axes[-1].set(title="largest eigenvalue after training", xlabel="batch")
+    axes[-1].set_xticks(B, [str(b) for b in _BATCHES])
+    axes[-1].minorticks_off()
     axes[-1].legend()
     figure.suptitle("The Hessian of a network on digits: a bulk near zero and a few outliers")
     folder.mkdir(parents=True, exist_ok=True)

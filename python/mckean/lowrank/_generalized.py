@@ -1,6 +1,6 @@
 """Rectangular matrices from one look: generalised Nystrom and CUR, both A X (Y^T A X)^+ Y^T A.
 
-The common form, with any X and Y, is that of P. Karpowicz, "A theory of meta-factorization", 2021, arXiv:2111.14385.
+The common form, with any X and Y, is that of "A theory of meta-factorization".
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class FiniteDifferenceHessian:
         (d, d).
     dtype : dtype
         Of `x`.
-    relative_error : float
+    matvec_error : float
         The relative error expected of a product.
     """
 
@@ -114,7 +114,7 @@ class FiniteDifferenceHessian:
             self._gradient = _evaluate(grad, self._at.array, self._at, "x")
         self.d = self._at.shape[0]
         self.shape, self.dtype = (self.d, self.d), self._at.array.dtype
-        self.relative_error = _ERRORS[self._scheme, self._at.dtype]
+        self.matvec_error = _ERRORS[self._scheme, self._at.dtype]
 
     def __call__(self, v: Any) -> Any:
         direction = as_match(v, "v", self._at, "x")
@@ -139,7 +139,7 @@ def hessian_operator(
     Returns
     -------
     FiniteDifferenceHessian
-        A callable (d,) -> (d,). Its attribute ``relative_error`` tells `lanczos` and others that products are
+        A callable (d,) -> (d,). Its attribute ``matvec_error`` tells `lanczos` and others that products are
         symmetric, and eigenvalues exact, up to that error only.
 
     Raises
@@ -152,7 +152,7 @@ def hessian_operator(
     >>> import numpy as np
     >>> import mckean as mk
     >>> H = mk.lowrank.hessian_operator(lambda x: x * np.array([3.0, 1.0]), np.ones(2))
-    >>> H(np.array([1.0, 1.0])).round(6), H.relative_error
+    >>> H(np.array([1.0, 1.0])).round(6), H.matvec_error
     (array([3., 1.]), 1e-09)
     """
     return FiniteDifferenceHessian(grad, as_input(x, "x").array + 0, scheme, gradient)

@@ -24,6 +24,7 @@ __all__ = [
     "lanczos_stepper",
     "levenberg_marquardt_rows",
     "multiply",
+    "orient",
     "quadratic",
     "woodbury",
 ]
@@ -109,6 +110,12 @@ def multiply(
     framework, device = place
     middle = np.ascontiguousarray(m, np.float64)
     executor(device).tall_multiply(a, a_rows, middle, add, out, out_rows, framework.queue(device))
+
+
+def orient(U: Any, place: tuple[Framework, str]) -> None:
+    """Turn columns of U (d, k) round, in place, where the entry of largest size is negative."""
+    framework, device = place
+    executor(device).orient_columns(U, framework.queue(device))
 
 
 def lanczos_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mckean._array import as_input, to_numpy
 from mckean.lowrank import LowRankOperator
+from mckean.lowrank._cg import _solve
 from mckean.optimizers._objective import Vector
 
 __all__ = ["Dense", "LowRank", "Metric", "Products", "Zero"]
@@ -138,24 +140,14 @@ class Products:
 
     def solve(self, g: Vector, lam: float) -> Vector | None:
         """The step, or None where a direction of negative curvature was met."""
-        norm = float(np.linalg.norm(g))
-        tol = min(0.1, np.sqrt(norm)) * norm
-        s, P = None, self._preconditioner
-        if P is not None:
-            U, s = P.U, P.s
-            weight = (s[-1] + lam) / (s + lam) - 1
-        x, r = np.zeros_like(g), -g
-        p, rz = r, 0.0
-        for k in range(10 * len(g)):
-            if np.linalg.norm(r) <= tol:
-                break
-            z = r if s is None else r + U @ (weight * (r @ U))
-            old, rz = rz, float(r @ z)
-            p = z if k == 0 else z + (rz / old) * p
-            q = self._product(p) + lam * p
-            curvature = float(p @ q)
-            if curvature <= 0:
-                return None
-            x = x + (rz / curvature) * p
-            r = r - (rz / curvature) * q
-        return x
+        P = self._preconditioner
+        found = _solve(
+            self._product,
+            -g,
+            None if P is None else P.preconditioner(lam),
+            lam,
+            min(0.1, math.sqrt(float(np.linalg.norm(g)))),
+            None,
+            None,
+        )
+        return None if found.negative_curvature else np.asarray(found.x)

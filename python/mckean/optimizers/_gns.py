@@ -289,7 +289,7 @@ class GNS:
             return *self._custom(calls, self.model(calls.point(x)), "model"), None
         if self.model == "nystrom":
             product = metric.product(calls.product(x))
-            return LowRank(self._sketch(product, d, state, "nystrom")), None, None
+            return LowRank(self._sketch(product, calls, state)), None, None
         name = "hessian" if self.model == "exact" else self.model
         if callable(getattr(self.objective, name, None)) and d <= _DENSE:
             calls.counts.hessians += 1
@@ -302,7 +302,7 @@ class GNS:
         if state.step % self.refresh == 0:
             U = s = None
             try:
-                op = self._sketch(product, d, state, "")
+                op = self._sketch(product, calls, state)
                 U, s = op.U, op.s
             except ValueError:
                 pass  # indefinite: plain conjugate gradients, which notice negative curvature
@@ -316,13 +316,10 @@ class GNS:
         return Products(product, LowRankOperator(np.ascontiguousarray(U), s))
 
     def _sketch(
-        self, product: Callable[[Vector], Vector], d: int, state: GNSState, model: str
+        self, product: Callable[[Vector], Vector], calls: Calls, state: GNSState
     ) -> LowRankOperator:
-        try:
-            return nystrom(product, d, min(self.rank, d), seed=(state.seed + state.step) % 2**64)
-        except (ValueError, np.linalg.LinAlgError) as error:
-            where = f"model={model!r}: " if model else ""
-            raise ValueError(f"{where}{error}") from error
+        seed = (state.seed + state.step) % 2**64
+        return nystrom(product, calls.d, min(self.rank, calls.d), seed=seed, fd=calls.error)
 
     def _custom(self, calls: Calls, made: Any, name: str) -> tuple[Any, Any]:
         """A model of what a function returned."""

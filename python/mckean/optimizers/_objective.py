@@ -169,6 +169,14 @@ class Calls:
         self.objective, self.counts, self._like = objective, counts, like
         self.d = like.shape[-1]
 
+    @property
+    def error(self) -> float:
+        """Relative error to expect of a product: of rounding, or of differences."""
+        single = self._like.dtype == "float32"
+        if getattr(self.objective, "gradients_per_product", 0):
+            return 2e-3 if single else 1e-8
+        return 1e-5 if single else 1e-12
+
     def rounded(self, x: Vector) -> Vector:
         """`x` in the precision of the objective."""
         return x.astype(self._like.dtype).astype(np.float64)

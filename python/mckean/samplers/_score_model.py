@@ -94,7 +94,7 @@ def from_scores(scores: Input, rank: int, damping: float | None) -> tuple[Array,
 
 
 def from_products(
-    products: Callable[[Any], Array],
+    products: Products,
     d: int,
     rank: int,
     damping: float | None,
@@ -107,10 +107,22 @@ def from_products(
         # Any model leaves the chain exact: this one need not be accurate.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if source == "nystrom":
-            op: LowRankOperator = nystrom(products, d, wanted, seed=seed)
+            op: LowRankOperator = nystrom(
+                products, d, wanted, seed=seed, like="numpy", fd=products.relative_error
+            )
         else:
             most = max(4 * wanted, 20)
-            op = lanczos(products, d, wanted, seed=seed, tol=1e-2, max_iter=most, check=False)
+            op = lanczos(
+                products,
+                d,
+                wanted,
+                seed=seed,
+                tol=1e-2,
+                max_iter=most,
+                check=False,
+                like="numpy",
+                fd=products.relative_error,
+            )
     U, values = (np.asarray(to_numpy(a), np.float64) for a in (op.U, op.s))
     order = np.argsort(-values, kind="stable")
     U, values = U[:, order], values[order]

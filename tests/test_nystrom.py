@@ -162,9 +162,7 @@ def test_every_framework(xp, dtype):
         assert xp.dtype(op.U) == xp.dtype(op.s) == dtype
         eps = np.finfo(dtype).eps
         np.testing.assert_allclose(xp.to_numpy(op.s), want.s, rtol=1e3 * eps)
-        np.testing.assert_allclose(
-            xp.to_numpy(op.to_dense()), want.to_dense(), atol=50 * 1e3 * eps
-        )
+        np.testing.assert_allclose(xp.to_numpy(op.to_dense()), want.to_dense(), atol=50 * 1e3 * eps)
 
 
 def test_deterministic_for_any_number_of_threads():

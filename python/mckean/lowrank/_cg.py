@@ -203,7 +203,9 @@ def nystrom_pcg(
     given = {"matmat": matmat, "fd": fd, "like": right.array, "dtype": right.dtype}
     if rank is None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a model that is not enough still helps
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # a model that is not enough still helps
             op = nystrom(
                 matvec,
                 d,
@@ -289,7 +291,9 @@ class _System:
 
     def combine(self, outs: list[Any], arrays: list[Any], table: list[list[float]]) -> None:
         noise, d = self.none[: len(outs)], self.b.shape[0]
-        self.executor.combine(outs, arrays, np.array(table), [], noise, [], d, 1, 0, 0, 0, self.queue)
+        self.executor.combine(
+            outs, arrays, np.array(table), [], noise, [], d, 1, 0, 0, 0, self.queue
+        )
 
     def dots(self, rows: Any, v: Any) -> list[float]:
         v = v.reshape(1, -1)
@@ -308,7 +312,9 @@ class _System:
         self.z[...] = as_match(z, "preconditioner", self.b, "b").data
         rr, rz = self.dots(self.rz, self.r)
         if rr > 0.0 and not rz > 0.0:
-            raise ValueError(f"preconditioner: expected a positive definite matrix, got r.P^-1 r = {rz:.6g}")
+            raise ValueError(
+                f"preconditioner: expected a positive definite matrix, got r.P^-1 r = {rz:.6g}"
+            )
         return rr, rz
 
     def run(self, tol: float, limit: int, x0: Any) -> CGResult:

@@ -232,7 +232,9 @@ class History:
     def operator(self) -> LowRankOperator:
         """Return the model of the pairs that are kept."""
         if not self._order:
-            raise ValueError("History: expected a pair that can be used before operator(), got none")
+            raise ValueError(
+                "History: expected a pair that can be used before operator(), got none"
+            )
         return self._operator(self._order)
 
     def _operator(self, order: list[int], form: _Compact | None = None) -> LowRankOperator:
@@ -288,7 +290,9 @@ def _compact(dots: Doubles, kind: str, damped: bool, *, strict: bool = True) -> 
             if not sy > _CURVED * math.sqrt(yy):
                 continue
         else:
-            r = y - (_apply(dots, *form(dots, steps, changes, sigma), sigma, s) if kept else sigma * s)
+            r = y - (
+                _apply(dots, *form(dots, steps, changes, sigma), sigma, s) if kept else sigma * s
+            )
             size = math.sqrt(max(float(r @ dots @ r), 0.0))
             if size <= _KNOWN * max(math.sqrt(yy), abs(sigma)):
                 known += 1

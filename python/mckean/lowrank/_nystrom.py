@@ -18,7 +18,7 @@ from mckean._errors import (
 from mckean.lowrank import _native
 from mckean.lowrank._matvec import Matvec
 from mckean.lowrank._operator import LowRankOperator
-from mckean.lowrank._tall import Doubles, Tall, factor, orthonormalize, svd
+from mckean.lowrank._tall import Doubles, Tall, orthonormalize, svd
 
 __all__ = ["NystromSketch", "nystrom"]
 
@@ -405,7 +405,9 @@ def _error(A: Matvec, op: LowRankOperator, seed: int) -> float:
     estimate = 0.0
     v.combine([1.0 / v.norm()], [v.data])
     for _ in range(_ESTIMATE_STEPS):
-        _native.apply(U, s, np.zeros(1), [(_native.MATVEC, -1.0, v.data[None])], w.data[None], v.place)
+        _native.apply(
+            U, s, np.zeros(1), [(_native.MATVEC, -1.0, v.data[None])], w.data[None], v.place
+        )
         w.combine([1.0, 1.0], [w.data, A(v.data[0]).data.reshape(1, -1)])
         estimate = abs(float(v.gram(w)[0, 0]))
         size = w.norm()

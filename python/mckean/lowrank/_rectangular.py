@@ -87,7 +87,11 @@ class Rectangular:
                     )
                 if w.shape not in ((size,), (size, 1)):
                     raise ValueError(f"{name}: expected shape ({size},), got {tuple(w.shape)}")
-                data = w if w.dtype == self.dtype else as_input(w.framework.cast(w.array, self.dtype), name)
+                data = (
+                    w
+                    if w.dtype == self.dtype
+                    else as_input(w.framework.cast(w.array, self.dtype), name)
+                )
                 out.data[i] = data.data.reshape(-1)
         else:
             shown = _show(place, V.data)

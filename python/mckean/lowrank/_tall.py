@@ -97,7 +97,9 @@ class Tall:
         if not self.columns:
             return 0.0
         flat = self.data.reshape(1, -1)
-        return math.sqrt(float(_native.gram(flat, flat, self.place, a_rows=True, b_rows=True)[0, 0]))
+        return math.sqrt(
+            float(_native.gram(flat, flat, self.place, a_rows=True, b_rows=True)[0, 0])
+        )
 
     def times(self, m: Doubles, out: Tall | None = None, *, add: bool = False) -> Tall:
         """These columns times the small m (columns, k); `out` may be (the first of) these."""

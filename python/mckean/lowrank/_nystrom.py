@@ -49,9 +49,9 @@ def nystrom(
     """Model a positive semi-definite matrix by products with random vectors, all at once.
 
     With a random ``Om`` (d, l) and ``Y = A Om`` the model is ``Y (Om^T Y)^+ Y^T``, truncated to its `rank` largest
-    eigenvalues. It lies between 0 and A. One pass over A, and products in blocks; `lanczos` needs as many products one after
-    the other and is far more accurate in the leading eigenpairs. Expect an error of 4 to 15 times the first eigenvalue left
-    out.
+    eigenvalues. It lies between 0 and A. One pass over A, and products in blocks; `lanczos` needs as many products
+    one after the other and is far more accurate in the leading eigenpairs. Expect an error of 4 to 15 times the
+    first eigenvalue left out.
 
     Parameters
     ----------
@@ -64,14 +64,14 @@ def nystrom(
     seed : int or numpy.random.SeedSequence
         Of the sketch. The result is a function of the seed alone.
     oversample : int, optional
-        Columns drawn in excess of `rank`; by default ``max(10, rank // 2)``: with a flat bulk of small eigenvalues, few are
-        not enough.
+        Columns drawn in excess of `rank`; by default ``max(10, rank // 2)``: with a flat bulk of small eigenvalues,
+        few are not enough.
     power : int
         Products with A before the sketch is taken; 1 costs twice the products and brings the error close to the first
         eigenvalue left out.
     adaptive_tol : float or ("rel", float), optional
-        Double the rank, keeping what was computed, until the norm of ``A - model``, estimated by ten steps of the power
-        method, is at most this, or this times the largest eigenvalue. The estimate comes from below.
+        Double the rank, keeping what was computed, until the norm of ``A - model``, estimated by ten steps of the
+        power method, is at most this, or this times the largest eigenvalue. The estimate comes from below.
     max_rank : int, optional
         Where `adaptive_tol` gives up; by default d.
     check : bool
@@ -86,15 +86,15 @@ def nystrom(
     Returns
     -------
     LowRankOperator
-        ``U`` (d, rank), ``s`` (rank,) >= 0 and falling, ``sigma`` 0, of the framework, dtype and device of the products.
-        ``n_matvecs`` counts all products; ``error_estimate`` is the last estimate of the error, None without
-        `adaptive_tol`; ``converged`` says whether it was small enough. Deterministic, not differentiable.
+        ``U`` (d, rank), ``s`` (rank,) >= 0 and falling, ``sigma`` 0, of the framework, dtype and device of the
+        products. ``n_matvecs`` counts all products; ``error_estimate`` is the last estimate of the error, None
+        without `adaptive_tol`; ``converged`` says whether it was small enough. Deterministic, not differentiable.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or is out of range, or A is not symmetric or has negative eigenvalues, as seen by
-        the sketch: then use `lanczos`.
+        If an argument has the wrong type or is out of range, or A is not symmetric or has negative eigenvalues, as
+        seen by the sketch: then use `lanczos`.
     FloatingPointError
         If a product is not finite.
 
@@ -109,17 +109,17 @@ def nystrom(
 
     Notes
     -----
-    A multiple nu = eps ||Y|| of the identity is added to A and taken off s, so that float32 and spectra that fall fast do
-    not break the Cholesky factorisation; it grows up to 1e-3 ||Y|| where products are that far from semi-definite. About
-    eight passes over arrays (d, l), l the number of columns drawn; memory 2 d l numbers, three times that with
-    `adaptive_tol`.
+    A multiple nu = eps ||Y|| of the identity is added to A and taken off s, so that float32 and spectra that fall
+    fast do not break the Cholesky factorisation; it grows up to 1e-3 ||Y|| where products are that far from
+    semi-definite. About eight passes over arrays (d, l), l the number of columns drawn; memory 2 d l numbers, three
+    times that with `adaptive_tol`.
 
     References
     ----------
-    .. [1] Z. Frangella, J. Tropp, M. Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 44, 2023,
-       arXiv:2110.02820
-    .. [2] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix from
-       streaming data", NeurIPS 2017
+    .. [1] Z. Frangella, J. Tropp, M. Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 44,
+       2023, arXiv:2110.02820
+    .. [2] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix
+       from streaming data", NeurIPS 2017
 
     Examples
     --------
@@ -191,13 +191,13 @@ class NystromSketch:
 
     Notes
     -----
-    Memory 2 d l numbers, l the number of columns drawn, and d l more while a model is made. The sketch is linear in the
-    matrix, so nothing is lost by adding in parts.
+    Memory 2 d l numbers, l the number of columns drawn, and d l more while a model is made. The sketch is linear in
+    the matrix, so nothing is lost by adding in parts.
 
     References
     ----------
-    .. [1] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix from
-       streaming data", NeurIPS 2017
+    .. [1] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix
+       from streaming data", NeurIPS 2017
 
     Examples
     --------
@@ -375,8 +375,8 @@ def _symmetric(core: Doubles, size: float, error: float, Y: Tall) -> None:
     off = float(np.linalg.norm(core - core.T))
     if off > allowed * size:
         raise ValueError(
-            f"matvec: expected a symmetric matrix, got one whose sketch differs from its transpose by {off:.3g}, with "
-            f"products of norm {size:.3g}; check=False accepts it"
+            f"matvec: expected a symmetric matrix, got one whose sketch differs from its transpose by {off:.3g},
+            with " f"products of norm {size:.3g}; check=False accepts it"
         )
 
 

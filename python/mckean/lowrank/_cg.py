@@ -156,8 +156,8 @@ def nystrom_pcg(
     damping : float
         Above 0.
     rank : int, optional
-        Of the model. By default it is doubled, from 16, until the error of the model is about 10 damping, at which
-        few iterations are left, or the rank 512.
+        Of the model. By default it is doubled, from 16, until the error of the model is about 10 damping, at which few
+        iterations are left, or the rank 512.
     oversample, seed, matmat, fd
         As for `nystrom`.
 
@@ -187,8 +187,8 @@ def nystrom_pcg(
 
     References
     ----------
-    .. [1] Z. Frangella, J. Tropp, M. Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 44,
-       2023, arXiv:2110.02820
+    .. [1] Z. Frangella, J. Tropp, M. Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 44, 2023,
+       arXiv:2110.02820
 
     Examples
     --------

@@ -61,8 +61,7 @@ def generalized_nystrom(
 
     Notes
     -----
-    The core is inverted on its singular values above 10 eps times the largest. A symmetric A with Y = X is
-    `nystrom`'s.
+    The core is inverted on its singular values above 10 eps times the largest. A symmetric A with Y = X is `nystrom`'s.
 
     References
     ----------

@@ -42,7 +42,7 @@ def from_history(S: Any, Y: Any, *, kind: str = "lbfgs", damped: bool = False) -
         error ``y - B s`` of the model so far.
     damped : bool
         "lbfgs" only: replace y by Powell's mixture of y and ``B s``, B of the pairs before (at first ``|y| /
-        |s|``), where ``s.y < 0.2 s.B s``; no pair is then dropped.
+        |s|``), where ``s.y < 0.2 s.B s``; only zeros are then dropped.
 
     Returns
     -------

@@ -70,8 +70,8 @@ def nystrom(
         Products with A before the sketch is taken; 1 costs twice the products and brings the error close to the first
         eigenvalue left out.
     adaptive_tol : float or ("rel", float), optional
-        Double the rank, keeping what was computed, until the norm of ``A - model``, estimated by ten steps of the
-        power method, is at most this, or this times the largest eigenvalue. The estimate comes from below.
+        Double the rank, keeping what was computed, until the norm of ``A - model``, estimated by ten steps of the power
+        method, is at most this, or this times the largest eigenvalue. The estimate comes from below.
     max_rank : int, optional
         Where `adaptive_tol` gives up; by default d.
     check : bool
@@ -87,8 +87,8 @@ def nystrom(
     -------
     LowRankOperator
         ``U`` (d, rank), ``s`` (rank,) >= 0 and falling, ``sigma`` 0, of the framework, dtype and device of the
-        products. ``n_matvecs`` counts all products; ``error_estimate`` is the last estimate of the error, None
-        without `adaptive_tol`; ``converged`` says whether it was small enough. Deterministic, not differentiable.
+        products. ``n_matvecs`` counts all products; ``error_estimate`` is the last estimate of the error, None without
+        `adaptive_tol`; ``converged`` says whether it was small enough. Deterministic, not differentiable.
 
     Raises
     ------
@@ -116,10 +116,10 @@ def nystrom(
 
     References
     ----------
-    .. [1] Z. Frangella, J. Tropp, M. Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 44,
-       2023, arXiv:2110.02820
-    .. [2] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix
-       from streaming data", NeurIPS 2017
+    .. [1] Z. Frangella, J. Tropp, M. Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 44, 2023,
+       arXiv:2110.02820
+    .. [2] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix from
+       streaming data", NeurIPS 2017
 
     Examples
     --------
@@ -191,13 +191,13 @@ class NystromSketch:
 
     Notes
     -----
-    Memory 2 d l numbers, l the number of columns drawn, and d l more while a model is made. The sketch is linear in
-    the matrix, so nothing is lost by adding in parts.
+    Memory 2 d l numbers, l the number of columns drawn, and d l more while a model is made. The sketch is linear in the
+    matrix, so nothing is lost by adding in parts.
 
     References
     ----------
-    .. [1] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix
-       from streaming data", NeurIPS 2017
+    .. [1] J. Tropp, A. Yurtsever, M. Udell, V. Cevher, "Fixed-rank approximation of a positive-semidefinite matrix from
+       streaming data", NeurIPS 2017
 
     Examples
     --------
@@ -375,8 +375,8 @@ def _symmetric(core: Doubles, size: float, error: float, Y: Tall) -> None:
     off = float(np.linalg.norm(core - core.T))
     if off > allowed * size:
         raise ValueError(
-            f"matvec: expected a symmetric matrix, got one whose sketch differs from its transpose by {off:.3g},
-            with " f"products of norm {size:.3g}; check=False accepts it"
+            f"matvec: expected a symmetric matrix, got one whose sketch differs from its transpose by {off:.3g}, with "
+            f"products of norm {size:.3g}; check=False accepts it"
         )
 
 

@@ -1,5 +1,5 @@
-"""Tall matrices, of many rows and few columns, as the two native passes see them: Gram matrices and products with
-small matrices. The orthonormal factor and the singular value decomposition are made of these.
+"""Tall matrices, of many rows and few columns, as the two native passes see them: Gram matrices and products with small
+matrices. The orthonormal factor and the singular value decomposition are made of these.
 
 A tall matrix (dim, columns) is kept as its transpose, C-contiguous: each column is one vector in memory.
 """

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import to_numpy
 from mckean.lowrank import _native
 from mckean.lowrank._matvec import Matvec
 
@@ -24,7 +23,6 @@ __all__ = [
 ]
 
 WHICH = ("LA", "SA", "LM")
-_ROWS = 64
 _TINY = 1e-10  # eigenvalues this small beside the largest are zero
 
 
@@ -138,22 +136,7 @@ def compress(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> None:
 
 def ritz_vectors(basis: Any, n: int, S: np.ndarray[Any, Any], A: Matvec) -> Any:
     """Output (d, k) of the Ritz vectors, the entry of largest size of each positive."""
-    k = S.shape[1]
-    U = A.empty((A.d, k))
+    U = A.empty((A.d, S.shape[1]))
     _native.multiply(basis[:n], S, U.data, A.place, a_rows=True)
-    whole = A.d - A.d % _ROWS
-    # Rows side by side: reductions over many short rows are slow.
-    wide = U.data[:whole].reshape(whole // _ROWS, _ROWS * k)
-    rest = U.data[whole:]
-    ends = [_reduce(part, end) for part in (wide, rest) if part.shape[0] for end in ("max", "min")]
-    found = np.concatenate([end.reshape(-1, k) for end in ends])
-    signs = np.where(found.max(0) < -found.min(0), -1.0, 1.0)
-    if (signs < 0).any():
-        wide *= A.own(np.tile(signs, _ROWS))
-        rest *= A.own(signs)
+    _native.orient(U.data, A.place)
     return U
-
-
-def _reduce(part: Any, end: str) -> np.ndarray[Any, Any]:
-    reduce = getattr(part, "a" + end, None)  # of torch, whose max(0) gives indices too
-    return to_numpy(reduce(0) if reduce is not None else getattr(part, end)(0))

@@ -72,6 +72,15 @@ def test_rosenbrock_takes_the_known_iterations(p, iterations):
     assert r.converged and within(r.n_iter, iterations)
 
 
+@pytest.mark.parametrize(("model", "iterations"), [("exact", 9), ("ggn", 24)])
+def test_log_sum_exp_takes_about_the_known_iterations(model, iterations):
+    """The data are drawn as they were, by another generator."""
+    rng = np.random.default_rng(0)
+    f = O.LogSumExp(rng.uniform(-1, 1, (500, 100)), rng.uniform(-1, 1, 500), mu=1.0)
+    r = solve(f, model, np.ones(100))
+    assert r.converged and within(r.n_iter, iterations)
+
+
 @pytest.mark.parametrize("gamma0", [1e-6, 1e-3, 1.0, 1e3, 1e6])
 def test_the_first_gamma_matters_little(gamma0):
     """Known: 28/18/10/9/9 steps and 28/18/11/19/29 trials."""

@@ -126,6 +126,14 @@ def test_weighted_gauss_newton_errs_by_the_squared_gradient():
     assert np.allclose(f.metric, f._A.T @ f._A)
 
 
+def test_a_soft_maximum_of_one_row_is_almost_linear():
+    rng = np.random.default_rng(4)
+    f = O.LogSumExp(rng.normal(size=(500, 100)), rng.normal(size=500), mu=0.05)
+    H = f.hessian(np.ones(100))
+    assert (H == H.T).all() and np.linalg.eigvalsh(H)[0] >= -1e-14 * abs(H).max()
+    assert O.GNS(f, max_iter=3).step(O.GNS(f).init(np.ones(100))).status == "running"
+
+
 def test_equations_have_the_models_of_the_formulas():
     for p in (2, 3, 4, 2.5):
         f = O.Rosenbrock(2, p)

@@ -63,7 +63,7 @@ def cases(quick: bool) -> dict[str, tuple[Any, np.ndarray, Models, Any]]:
         models = {"exact": {}, "weighted Gauss-Newton": {"model": "ggn"}}
         models |= {"exact, metric A'A": {"metric": f.metric}}
         models |= {"Gauss-Newton, metric A'A": {"model": "ggn", "metric": f.metric}}
-        out[f"log-sum-exp, mu {mu:g}"] = (f, np.zeros(d), models, None)
+        out[f"log-sum-exp, mu {mu:g}"] = (f, np.ones(d), models, None)
     for p in (2, 3, 4):
         r = O.Rosenbrock(2, p)
         models = {
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "regularisation by the gradient norm gives global linear rates with approximate Hessians in logistic regression and "
         "softmax problems, and with Fisher and Gauss-Newton models in non-convex ones",
         "Gradient-Normalized Smoothness for Optimization with Approximate Hessians",
-        f"from zero (Rosenbrock from its usual start) to a gradient norm of {TOL:g}, at most {STEPS} steps; float64; gradients "
+        f"from zero (log-sum-exp from ones, Rosenbrock from its usual start) to a gradient norm of {TOL:g}, at most {STEPS} steps; float64; gradients "
         "and products with Hessians are counted, dense Hessians apart; ms is the fastest of up to three runs",
     )
     peers = importlib.util.find_spec("scipy") is not None

@@ -504,18 +504,17 @@ class LogSumExp(Smooth):
 
     def _matrix(self, x: Vector, model: str) -> Vector:
         pi, _ = self._weights(x)
-        H = (self._A.T * pi) @ self._A
-        if model == "exact":
-            g = self._A.T @ pi
-            H -= np.outer(g, g)
-        return np.asarray(H / self.mu)
+        # A - 1 g^T in place of - g g^T: nothing cancels where pi sits on one row.
+        rows = self._A - self._A.T @ pi if model == "exact" else self._A
+        rows = np.sqrt(pi / self.mu)[:, None] * rows
+        return np.asarray(rows.T @ rows)
 
     def _product(self, x: Vector, model: str) -> Callable[[Vector], Vector]:
         pi, _ = self._weights(x)
         g = self._A.T @ pi if model == "exact" else np.zeros(self.d)
 
         def product(v: Vector) -> Vector:
-            out = self._A.T @ (pi * (self._A @ v).T).T
-            return np.asarray((out - (g[:, None] * (g @ v)).reshape(out.shape)) / self.mu)
+            u = self._A @ v - g @ v
+            return np.asarray(self._A.T @ (pi * u.T).T / self.mu)
 
         return product

@@ -218,11 +218,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ratio = plain / best[target, name]["tau"]
                 claim.check(
                     f"{target}: {name} has more effective draws for a gradient than Langevin and MALA",
-                    f"{ratio:.3g} times as many",
-                    ratio > 1,
+                    f"{ratio:.3g} times as many (1.2 is called more)",
+                    ratio > 1.2,
                 )
                 claim.check(
-                    f"{target}: {name} has the right variances",
+                    f"{target}: {name}, started in equilibrium, keeps the variances",
                     f"off by at most {best[target, name]['variance off']:.2g}",
                     best[target, name]["variance off"] < allowed,
                 )

@@ -40,7 +40,9 @@ def test_the_semicircle():
     # Smoothed over a tenth of the range: the Gaussians of single nodes are finer than the nodes.
     kernel = np.exp(-0.5 * ((x[:, None] - x) / 0.2) ** 2)
     kernel /= kernel.sum(1, keepdims=True)
-    np.testing.assert_allclose((kernel @ result.density)[inside], (kernel @ want)[inside], atol=0.04)
+    np.testing.assert_allclose(
+        (kernel @ result.density)[inside], (kernel @ want)[inside], atol=0.04
+    )
     assert (result.stderr >= 0).all()
     assert result.outliers().n_outliers is None
     assert "no clear gap" in str(result.outliers())
@@ -150,12 +152,16 @@ def test_an_exact_law_is_fitted():
     def hvp_batch(size, number):
         return np.diag([2.0 + 6.0 * (1 / size - 1 / 1000), 0.1])
 
-    advice = lowrank.learning_rate_advice(hvp_batch, [1, 4, 50, 1000], d=2, n_total=1000, momentum=0.9)
+    advice = lowrank.learning_rate_advice(
+        hvp_batch, [1, 4, 50, 1000], d=2, n_total=1000, momentum=0.9
+    )
     assert (advice.lam_1, advice.v) == pytest.approx((2.0, 6.0), rel=1e-9)
     assert advice.B_crit == pytest.approx(3.0) and advice.misfit < 1e-9
     assert advice.max_rate(1000) == pytest.approx(2 * 1.9 / 2.0)
     # Rates grow like B below the critical size and stay above it; adaptive ones like the root.
-    small = lowrank.learning_rate_advice(lambda b, i: np.diag([1.0 + 1e6 / b, 0]), [1, 10, 100], d=2)
+    small = lowrank.learning_rate_advice(
+        lambda b, i: np.diag([1.0 + 1e6 / b, 0]), [1, 10, 100], d=2
+    )
     assert small.scale(0.1, 1, 10) == pytest.approx(1.0, rel=1e-3)
     assert small.scale(0.1, 1, 100, method="adaptive") == pytest.approx(1.0, rel=1e-3)
     assert small.scale(0.1, 1e9, 1e12) == pytest.approx(0.1, rel=2e-3)
@@ -218,7 +224,9 @@ def test_pictures():
     assert ax.get_yscale() == "log" and len(ax.lines) == 2
     np.testing.assert_allclose(ax.lines[1].get_xdata(), result.outliers().values)
     other = plt.subplots()[1]
-    assert plot.spectral_density(result, other, log=False) is other and other.get_yscale() == "linear"
+    assert (
+        plot.spectral_density(result, other, log=False) is other and other.get_yscale() == "linear"
+    )
     advice = lowrank.learning_rate_advice(lambda b, i: np.diag([2 + 6 / b, 0]), [1, 4, 50], d=2)
     assert advice.plot().get_xscale() == "log"
     with pytest.raises(TypeError, match="result: expected a SpectralDensity, got int"):

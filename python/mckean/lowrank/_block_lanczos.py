@@ -5,6 +5,7 @@ G. H. Golub, C. F. Van Loan, "Matrix Computations", chapter 10.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ import numpy as np
 from mckean import random
 from mckean.lowrank import _native
 from mckean.lowrank._matvec import Matvec
-from mckean.lowrank._ritz import Pairs, compress, converged, ritz_vectors, select, unchanged
+from mckean.lowrank._ritz import Copies, Pairs, compress, converged, ritz_vectors, select
 
 __all__ = ["block_pairs"]
 
 _STREAM = 0x626C6F636B000000  # of mk.random
-_BREAKDOWN = 50  # times eps ||T||
+_BREAKDOWN, _NOISE = 50, 1e4  # times eps ||T||
 _SHRUNK = 0.1  # what is left of a vector beside its block, below which its direction is uncertain
 Matrix = np.ndarray[Any, Any]
 
@@ -44,6 +45,7 @@ class _Blocks:
         self.T = np.zeros((size, size))
         self.n, self.width = 0, block  # columns of T; vectors after them
         self.scale, self.products, self.drawn = 0.0, 0, 0
+        self.lowest = math.inf  # of all norms that were not noise
         self.basis[0] = start
         for i in range(1, block):
             self._draw(i)
@@ -57,14 +59,14 @@ class _Blocks:
         )
 
     def run(self, rank: int, which: str, tol: float, limit: int) -> Pairs:
-        A, block, enough, due, found = self.A, self.width, 0, rank + 1, None
+        A, block, due, copies = self.A, self.width, rank + 1, Copies(rank)
         while True:
-            coupling, drawn = self._step()
+            coupling, fresh = self._step()
             n = self.n
             whole, full = n == A.d, n + self.width > self.size
             # Further than that the next block would not go.
             last = self.products + self.width > limit and n >= rank
-            if not (n >= due or whole or full or last or drawn):
+            if not (n >= due or whole or full or last or fresh):
                 continue
             due = n + max(block, 8 if A.d < (rank + 8) ** 2 else 4)
             theta, S = np.linalg.eigh(self.T[:n, :n])
@@ -73,24 +75,26 @@ class _Blocks:
             ends = S[n - coupling.shape[0] : n, chosen]
             residuals = np.linalg.norm(coupling.T @ ends, axis=0)
             values = theta[chosen]
-            good = n >= enough and n >= rank
-            good = good and converged(values, residuals, tol, self.scale, A.eps)
-            if drawn:  # what is orthogonal to the basis may hold equal eigenvalues
-                if not coupling.any():
-                    good = unchanged(values, found, rank, self.scale, A.eps)
-                    found = values
-                enough = min(A.d, max(3 * rank, n + rank), self.size)
+            good = n >= rank and converged(values, residuals, tol, self.scale, A.eps)
+            good = copies.done(
+                values,
+                good,
+                self.products,
+                A.eps * self.scale,
+                ended=fresh > 0,
+                whole=fresh == self.width,
+            )
             if good or whole or last:
                 U = ritz_vectors(self.basis, n, S[:, chosen], A)
                 return Pairs(U, values, residuals, good or whole)
             if full:
                 kept = select(theta, which, min(rank + min(rank, 10), n - 2 * block))
                 self._restart(theta[kept], S[:, kept])
-                due, enough = 0, 0
+                due = 0
 
-    def _step(self) -> tuple[Matrix, bool]:
-        """Products of the block; what couples it to the next one (width, next width), and whether
-        some of that had to be drawn."""
+    def _step(self) -> tuple[Matrix, int]:
+        """Products of the block; what couples it to the next one (width, next width), and how many
+        vectors of that are random: drawn, or all noise."""
         A, basis, n = self.A, self.basis, self.n
         m = n + self.width
         W = A.rows(basis[n:m])
@@ -106,7 +110,7 @@ class _Blocks:
         self.scale = max(self.scale, float(np.abs(H).max()))
         width = min(self.width, A.d - m)
         R = np.zeros((self.width, width + 1))
-        count = 0
+        count = fresh = 0
         for i in range(self.width):
             size = float(
                 np.sqrt(
@@ -130,15 +134,18 @@ class _Blocks:
                     recurrence=False,
                     passes=2,
                 )
+            noise = norm <= _NOISE * A.eps * self.scale and norm <= A.eps**0.5 * self.lowest
+            fresh += noise
+            self.lowest = self.lowest if noise else min(self.lowest, norm)
             R[i, count] = norm
             self.scale = max(self.scale, norm)
             count += 1
-        drawn = count < width
+        fresh += width - count
         while count < width:
             self._draw(m + count)
             count += 1
         self.n, self.width = m, width
-        return R[:, :width], drawn
+        return R[:, :width], fresh
 
     def _restart(self, theta: Matrix, S: Matrix) -> None:
         n, p = self.n, len(theta)

@@ -16,13 +16,13 @@ from mckean.lowrank._matvec import Matvec, start_vector
 from mckean.lowrank._operator import LowRankOperator
 from mckean.lowrank._ritz import (
     WHICH,
+    Copies,
     Pairs,
     basis_size,
     compress,
     converged,
     ritz_vectors,
     select,
-    unchanged,
 )
 from mckean.lowrank._selective import Loss
 
@@ -30,7 +30,7 @@ __all__ = ["lanczos", "pairs_of"]
 
 _STREAM = 0x6C616E637A6F7300  # of mk.random, of vectors after a breakdown
 _TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
-_BREAKDOWN = 50  # times eps ||T||
+_BREAKDOWN, _NOISE = 50, 1e4  # times eps ||T||
 _SELECTIVE_BASIS = 300  # where orthogonality is restored rarely, longer bases cost little
 
 
@@ -230,7 +230,7 @@ def _pairs(
     usual = 1 if reorth == "full" else 0
     every = 8 if d < (rank + 8) ** 2 else 4  # a check costs about 10 n^3, a step 4 n d
     n, products, breaks = 0, 0, 0  # n: columns of T
-    due, enough, found = rank + 1, 0, None
+    due, copies, lowest = rank + 1, Copies(rank), math.inf
     recurrence, beta, passes, scale = True, 0.0, usual, 0.0
     while True:
         if products:
@@ -259,19 +259,18 @@ def _pairs(
         if n == d and reorth != "none":
             break
         full, out = n == size, products >= limit
-        if not (broken or n >= due or full or out):
+        # A sudden drop is the same with more rounding: the next vector is noise, as good as random.
+        ended = broken or (beta <= _NOISE * eps * scale and beta <= math.sqrt(eps) * lowest)
+        lowest = math.inf if ended else min(lowest, beta)
+        if not (ended or n >= due or full or out):
             continue
         due = n + every
         theta, S = np.linalg.eigh(T[:n, :n])
         scale = max(scale, float(abs(theta[0])), float(abs(theta[-1])))
         chosen = select(theta, which, rank)
         values, residuals = theta[chosen], beta * np.abs(S[n - 1, chosen])
-        good = n >= enough and n >= rank and converged(values, residuals, tol, scale, eps)
-        if broken:
-            # The basis is invariant and its pairs exact, but equal eigenvalues were seen once: the
-            # wanted ones must stay when a random direction beside the basis has been followed.
-            good = unchanged(values, found, rank, scale, eps)
-            found, enough = values, min(d, max(3 * rank, n + rank), size)
+        good = n >= rank and converged(values, residuals, tol, scale, eps)
+        good = copies.done(values, good, products, eps * scale, ended=ended)
         if good or (out and n >= rank):
             return Pairs(ritz_vectors(basis, n, S[:, chosen], A), values, residuals, good)
         if broken:
@@ -289,7 +288,7 @@ def _pairs(
             T[...] = 0.0
             T[np.arange(n), np.arange(n)] = theta[kept]
             # No recurrence: this vector is coupled to all that were kept.
-            recurrence, passes, beta, enough = False, 2, 0.0, 0
+            recurrence, passes, beta = False, 2, 0.0
             due = max(rank + 1, n + 1)
             if loss is not None:
                 loss.restart(n)

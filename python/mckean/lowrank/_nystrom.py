@@ -18,7 +18,7 @@ from mckean._errors import (
 from mckean.lowrank import _native
 from mckean.lowrank._matvec import Matvec
 from mckean.lowrank._operator import LowRankOperator
-from mckean.lowrank._tall import Doubles, Tall, factor, orthonormalize, svd
+from mckean.lowrank._tall import Doubles, Tall, orthonormalize, svd
 
 __all__ = ["NystromSketch", "nystrom"]
 

@@ -387,10 +387,12 @@ class LowRankOperator:
         if not 1 <= len(terms) <= _MAX_TERMS:
             raise ValueError(f"terms: expected 1 to {_MAX_TERMS}, got {len(terms)}")
         codes, scales, given = zip(*terms, strict=True)
-        functions = []
-        for i, code in enumerate(codes):
-            name = one_of(code, f"terms[{i}][0]", tuple(FUNCTIONS))
-            functions.append(FUNCTIONS[name])
+        try:
+            functions = [FUNCTIONS[code] for code in codes]
+        except (KeyError, TypeError):
+            for i, code in enumerate(codes):
+                one_of(code, f"terms[{i}][0]", tuple(FUNCTIONS))
+            raise
         first: Input | None = None
         arrays = []
         for i, b in enumerate(given):
@@ -413,9 +415,8 @@ class LowRankOperator:
                 raise ValueError(f"shape: expected {self._wanted()}, got {found}")
         else:
             found = first.shape
-        t = self._shift(damping, functions[0])
-        for f in functions[1:]:
-            self._shift(damping, f)
+        for f in set(functions):
+            t = self._shift(damping, f)
         framework, device = self.place
         out = framework.empty(found, self._U.dtype, device)
         if math.prod(found):

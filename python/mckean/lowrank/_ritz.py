@@ -14,13 +14,13 @@ from mckean.lowrank._matvec import Matvec
 
 __all__ = [
     "WHICH",
+    "Copies",
     "Pairs",
     "basis_size",
     "compress",
     "converged",
     "ritz_vectors",
     "select",
-    "unchanged",
 ]
 
 WHICH = ("LA", "SA", "LM")
@@ -66,13 +66,48 @@ def converged(
     return bool((residuals <= limit).all())
 
 
-def unchanged(
-    values: np.ndarray[Any, Any], before: Any, rank: int, scale: float, eps: float
-) -> bool:
-    """Whether all wanted Ritz values are there and were so before, up to rounding."""
-    if before is None or len(before) < rank or len(values) < rank:
+class Copies:
+    """Whether equal eigenvalues have been looked for.
+
+    A start sees one eigenvector of each eigenvalue. Where its basis turns out to be invariant, a
+    random direction beside it follows, and sees others. The wanted values must stay as they are
+    while one such direction is followed to its end, which is no further than that of the first.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._found: np.ndarray[Any, Any] | None = None
+        self._began, self._longest, self._hold = 0, rank, 0  # products
+
+    def done(
+        self,
+        values: np.ndarray[Any, Any],
+        good: bool,
+        products: int,
+        rounding: float,
+        *,
+        ended: bool = False,
+        whole: bool = True,
+    ) -> bool:
+        """Whether `values` may be taken after this many products. `good`: their residuals are small.
+        `ended`: the basis is invariant, as a whole or in some directions."""
+        if ended:
+            self._longest = max(self._longest, products - self._began)
+            if whole:
+                self._began = products
+        elif not good or products < self._hold:
+            return False
+        elif self._found is None:
+            return True
+        if self._unchanged(values, rounding):
+            return (ended and whole) or (good and products >= self._hold)
+        self._found, self._hold = values, products + self._longest
         return False
-    return bool(np.abs(np.sort(values) - np.sort(before)).max() <= 1e3 * eps * scale)
+
+    def _unchanged(self, values: np.ndarray[Any, Any], rounding: float) -> bool:
+        if self._found is None or min(len(values), len(self._found)) < self._rank:
+            return False
+        return bool(np.abs(np.sort(values) - np.sort(self._found)).max() <= 1e3 * rounding)
 
 
 def basis_size(A: Matvec, rank: int, wanted: int, least: int) -> int:

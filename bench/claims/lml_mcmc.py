@@ -35,7 +35,7 @@ class Problem:
         self.curvature, self.basis = np.linalg.eigh((H + H.T) / 2)
         model = mk.lowrank.lanczos((H + H.T) / 2, self.d, RANK)
         rest = np.sort(self.curvature)[: self.d - RANK]
-        self.t = float(np.median(rest))
+        self.t = float(rest[-1])  # less would make steps too long in what the model leaves out
         self.model = mk.lowrank.LowRankOperator(
             np.asarray(model.U), np.maximum(np.asarray(model.s) - self.t, 0)
         )
@@ -149,7 +149,7 @@ def trial(problem: Problem, chain: Any, steps: int, warm: int) -> dict[str, floa
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse("lml_mcmc", __doc__, argv)
-    steps, warm = (300, 100) if args.quick else (1500, 200)
+    steps, warm = (300, 100) if args.quick else (800, 200)
     total = 600 if args.quick else 2000
     allowed = 0.25
     claim = Claim(
@@ -218,11 +218,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ratio = plain / best[target, name]["tau"]
                 claim.check(
                     f"{target}: {name} has more effective draws for a gradient than Langevin and MALA",
-                    f"{ratio:.3g} times as many",
-                    ratio > 1,
+                    f"{ratio:.3g} times as many (1.2 is called more)",
+                    ratio > 1.2,
                 )
                 claim.check(
-                    f"{target}: {name} has the right variances",
+                    f"{target}: {name}, started in equilibrium, keeps the variances",
                     f"off by at most {best[target, name]['variance off']:.2g}",
                     best[target, name]["variance off"] < allowed,
                 )

@@ -157,8 +157,8 @@ def test_every_framework(xp, dtype):
     A = rotated(OUTLIERS[:80]).astype(dtype)
     want = nystrom(A, 80, 10, seed=3)
     a = xp.asarray(A)
-    for matvec, given in ((a, {}), (lambda v: a @ v, {"dtype": dtype, "like": a})):
-        op = nystrom(matvec, 80, 10, seed=3, **given)
+    for matvec, options in ((a, {}), (lambda v: a @ v, {"dtype": dtype, "like": a})):
+        op = nystrom(matvec, 80, 10, seed=3, **options)
         assert xp.dtype(op.U) == xp.dtype(op.s) == dtype
         eps = np.finfo(dtype).eps
         np.testing.assert_allclose(xp.to_numpy(op.s), want.s, rtol=1e3 * eps)

@@ -75,7 +75,8 @@ def conjugate_gradient(
         ``v -> A v``, (d,) to (d,), of vectors like `b`, or the matrix itself.
     b : array, shape (d,), float32 or float64
     preconditioner : callable or LowRankOperator, optional
-        ``r -> P^-1 r``, symmetric and positive definite, such as ``op.preconditioner(damping)``; of a model that is used.
+        ``r -> P^-1 r``, symmetric and positive definite, such as ``op.preconditioner(damping)``; of a model that is
+        used.
     damping : float
         At least 0.
     tol : float
@@ -100,7 +101,8 @@ def conjugate_gradient(
     Warns
     -----
     ConvergenceWarning
-        If `max_iter` is reached, or the matrix has a direction of no or negative curvature. The x returned is then the last.
+        If `max_iter` is reached, or the matrix has a direction of no or negative curvature. The x returned is then
+        the last.
 
     See Also
     --------
@@ -108,13 +110,14 @@ def conjugate_gradient(
 
     Notes
     -----
-    One product, one call of the preconditioner and four passes over vectors an iteration; dot products are summed in float64.
-    The residual is that of the recursion: in the end it may be below the true one, by about eps times the condition number.
+    One product, one call of the preconditioner and four passes over vectors an iteration; dot products are summed
+    in float64. The residual is that of the recursion: in the end it may be below the true one, by about eps times
+    the condition number.
 
     References
     ----------
-    .. [1] M. Hestenes, E. Stiefel, "Methods of conjugate gradients for solving linear systems", J. Res. Nat. Bur. Standards
-       49, 1952
+    .. [1] M. Hestenes, E. Stiefel, "Methods of conjugate gradients for solving linear systems", J. Res. Nat. Bur.
+       Standards 49, 1952
 
     Examples
     --------
@@ -179,8 +182,8 @@ def nystrom_pcg(
 
     Notes
     -----
-    With ``rank`` of about 3 times the effective dimension, the sum of ``s / (s + damping)``, the preconditioned condition
-    number is expected below 28 [1]_.
+    With ``rank`` of about 3 times the effective dimension, the sum of ``s / (s + damping)``, the preconditioned
+    condition number is expected below 28 [1]_.
 
     References
     ----------
@@ -263,8 +266,11 @@ def _solve(
 def _as_preconditioner(P: Any, damping: float) -> Callable[[Any], Any] | None:
     if isinstance(P, LowRankOperator):
         return P.preconditioner(damping)
-    if P is None or callable(P):
-        return P
+    if P is None:
+        return None
+    if callable(P):
+        call: Callable[[Any], Any] = P
+        return call
     raise TypeError(
         f"preconditioner: expected a callable or a LowRankOperator, got {type(P).__name__}"
     )

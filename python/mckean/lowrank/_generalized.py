@@ -32,8 +32,9 @@ def generalized_nystrom(
 ) -> SVDResult:
     """Model a rectangular matrix from products with random vectors on both sides, all at once.
 
-    With random ``X`` (n, r) and ``Y`` (m, r + l) the model is ``A X (Y^T A X)^+ Y^T A``. Both products can be taken in one
-    pass over A; the error is some times that of the best model of the rank. `block_krylov_svd` is far more accurate.
+    With random ``X`` (n, r) and ``Y`` (m, r + l) the model is ``A X (Y^T A X)^+ Y^T A``. Both products can be taken
+    in one pass over A; the error is some times that of the best model of the rank. `block_krylov_svd` is far more
+    accurate.
 
     Parameters
     ----------
@@ -165,13 +166,13 @@ def cur(
 
     Notes
     -----
-    Columns are the first pivots of a QR factorisation of ``Y^T A``, Y random; rows are those of the columns, transposed. The
-    columns, rank m numbers, and the sketch, (rank + oversample) n numbers, are copied to the host.
+    Columns are the first pivots of a QR factorisation of ``Y^T A``, Y random; rows are those of the columns,
+    transposed. The columns, rank m numbers, and the sketch, (rank + oversample) n numbers, are copied to the host.
 
     References
     ----------
-    .. [1] S. Voronin, P.-G. Martinsson, "Efficient algorithms for CUR and interpolative matrix decompositions", Advances in
-       Computational Mathematics 43, 2017
+    .. [1] S. Voronin, P.-G. Martinsson, "Efficient algorithms for CUR and interpolative matrix decompositions",
+       Advances in Computational Mathematics 43, 2017
 
     Examples
     --------

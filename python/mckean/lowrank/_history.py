@@ -1,8 +1,8 @@
 """Compact quasi-Newton models of a history of steps and changes of the gradient.
 
 R. Byrd, J. Nocedal, R. Schnabel, "Representations of quasi-Newton matrices and their use in limited memory methods",
-Mathematical Programming 63, 1994. All decisions are made from the dot products of the history, in float64; the long vectors
-are then read once for the span of the model.
+Mathematical Programming 63, 1994. All decisions are made from the dot products of the history, in float64; the long
+vectors are then read once for the span of the model.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def from_history(S: Any, Y: Any, *, kind: str = "lbfgs", damped: bool = False) -
     S, Y : array, shape (d, m), float32 or float64
         Steps and changes of the gradient as columns, the newest last.
     kind : {"lbfgs", "sr1"}
-        "lbfgs" is positive definite, from pairs with ``s.y > 1e-10 |s| |y|``. "sr1" may be indefinite and, on a quadratic, is
-        its Hessian after d independent steps; it takes pairs with ``|s.r| >= 1e-8 |s| |r|``, r the error ``y - B s`` of the
-        model so far.
+        "lbfgs" is positive definite, from pairs with ``s.y > 1e-10 |s| |y|``. "sr1" may be indefinite and, on a
+        quadratic, is its Hessian after d independent steps; it takes pairs with ``|s.r| >= 1e-8 |s| |r|``, r the
+        error ``y - B s`` of the model so far.
     damped : bool
-        "lbfgs" only: replace y by Powell's mixture of y and ``B s``, B of the pairs before (at first ``|y| / |s|``), where
-        ``s.y < 0.2 s.B s``; no pair is then dropped.
+        "lbfgs" only: replace y by Powell's mixture of y and ``B s``, B of the pairs before (at first ``|y| /
+        |s|``), where ``s.y < 0.2 s.B s``; only zeros are then dropped.
 
     Returns
     -------
     LowRankOperator
-        ``U`` (d, k), k = 2 m ("lbfgs") or m ("sr1") less what was dropped, at most d; ``s`` falling, of either sign; and
-        ``sigma`` = y.y / s.y of the newest pair. ``solve(b)`` without damping is the two-loop recursion of L-BFGS.
-        Deterministic, not differentiable.
+        ``U`` (d, k), k = 2 m ("lbfgs") or m ("sr1") less what was dropped, at most d; ``s`` falling, of either
+        sign; and ``sigma`` = y.y / s.y of the newest pair. ``solve(b)`` without damping is the two-loop recursion
+        of L-BFGS. Deterministic, not differentiable.
 
     Raises
     ------
@@ -73,7 +73,8 @@ def from_history(S: Any, Y: Any, *, kind: str = "lbfgs", damped: bool = False) -
     ----------
     .. [1] R. Byrd, J. Nocedal, R. Schnabel, "Representations of quasi-Newton matrices and their use in limited memory
        methods", Mathematical Programming 63, 1994
-    .. [2] M. Powell, "Algorithms for nonlinear constraints that use Lagrangian functions", Mathematical Programming 14, 1978
+    .. [2] M. Powell, "Algorithms for nonlinear constraints that use Lagrangian functions", Mathematical Programming
+       14, 1978
 
     Examples
     --------
@@ -144,8 +145,8 @@ class History:
 
     Notes
     -----
-    A new pair costs 4 m dot products, besides the model. A pair that cannot be used is not kept, and there is no warning:
-    in the course of an optimisation that is ordinary.
+    A new pair costs 4 m dot products, besides the model. A pair that cannot be used is not kept, and there is no
+    warning: in the course of an optimisation that is ordinary.
 
     References
     ----------

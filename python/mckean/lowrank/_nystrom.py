@@ -49,9 +49,9 @@ def nystrom(
     """Model a positive semi-definite matrix by products with random vectors, all at once.
 
     With a random ``Om`` (d, l) and ``Y = A Om`` the model is ``Y (Om^T Y)^+ Y^T``, truncated to its `rank` largest
-    eigenvalues. It lies between 0 and A. One pass over A, and products in blocks; `lanczos` needs as many products one after
-    the other and is far more accurate in the leading eigenpairs. Expect an error of 4 to 15 times the first eigenvalue left
-    out.
+    eigenvalues. It lies between 0 and A. One pass over A, and products in blocks; `lanczos` needs as many products
+    one after the other and is far more accurate in the leading eigenpairs. Expect an error of 4 to 15 times the
+    first eigenvalue left out.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def nystrom(
     seed : int or numpy.random.SeedSequence
         Of the sketch. The result is a function of the seed alone.
     oversample : int, optional
-        Columns drawn in excess of `rank`; by default ``max(10, rank // 2)``: with a flat bulk of small eigenvalues, few are
-        not enough.
+        Columns drawn in excess of `rank`; by default ``max(10, rank // 2)``: with a flat bulk of small eigenvalues,
+        few are not enough.
     power : int
         Products with A before the sketch is taken; 1 costs twice the products and brings the error close to the first
         eigenvalue left out.
@@ -86,15 +86,15 @@ def nystrom(
     Returns
     -------
     LowRankOperator
-        ``U`` (d, rank), ``s`` (rank,) >= 0 and falling, ``sigma`` 0, of the framework, dtype and device of the products.
-        ``n_matvecs`` counts all products; ``error_estimate`` is the last estimate of the error, None without
+        ``U`` (d, rank), ``s`` (rank,) >= 0 and falling, ``sigma`` 0, of the framework, dtype and device of the
+        products. ``n_matvecs`` counts all products; ``error_estimate`` is the last estimate of the error, None without
         `adaptive_tol`; ``converged`` says whether it was small enough. Deterministic, not differentiable.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or is out of range, or A is not symmetric or has negative eigenvalues, as seen by
-        the sketch: then use `lanczos`.
+        If an argument has the wrong type or is out of range, or A is not symmetric or has negative eigenvalues, as
+        seen by the sketch: then use `lanczos`.
     FloatingPointError
         If a product is not finite.
 
@@ -109,10 +109,10 @@ def nystrom(
 
     Notes
     -----
-    A multiple nu = eps ||Y|| of the identity is added to A and taken off s, so that float32 and spectra that fall fast do
-    not break the Cholesky factorisation; it grows up to 1e-3 ||Y|| where products are that far from semi-definite. About
-    eight passes over arrays (d, l), l the number of columns drawn; memory 2 d l numbers, three times that with
-    `adaptive_tol`.
+    A multiple nu = eps ||Y|| of the identity is added to A and taken off s, so that float32 and spectra that fall
+    fast do not break the Cholesky factorisation; it grows up to 1e-3 ||Y|| where products are that far from
+    semi-definite. About eight passes over arrays (d, l), l the number of columns drawn; memory 2 d l numbers, three
+    times that with `adaptive_tol`.
 
     References
     ----------

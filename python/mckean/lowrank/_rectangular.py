@@ -19,14 +19,15 @@ class Rectangular:
     """A (m, n) as blocks of vectors see it.
 
     `A` is an array of any framework, an object with ``shape``, ``@`` and ``.T`` (SciPy's sparse matrices and linear
-    operators; NumPy vectors), or a pair of callables ``(v -> A v, w -> A^T w)`` with `shape`, whose vectors are those of
-    `like`.
+    operators; NumPy vectors), or a pair of callables ``(v -> A v, w -> A^T w)`` with `shape`, whose vectors are
+    those of `like`.
     """
 
     def __init__(self, A: Any, shape: Any, given: Any) -> None:
         self.calls = 0
         self._array: Any = None
         self._pair: tuple[Any, Any] | None = None
+        self.framework: Framework
         if isinstance(A, (tuple, list)) and len(A) == 2 and all(callable(f) for f in A):
             if shape is None:
                 raise ValueError("shape: expected (m, n) with a pair of products, got None")
@@ -47,7 +48,7 @@ class Rectangular:
         self.shape = _as_shape(found)
         if is_array(A):
             x = as_input(A, "A")
-            self.framework: Framework = x.framework
+            self.framework = x.framework
             self.device, self.dtype = x.device, x.dtype
             # Integers become the float type that their framework has.
             self._array = x.array

@@ -55,8 +55,8 @@ def randomized_svd(
     Parameters
     ----------
     A : array, shape (m, n), LinearOperator, or pair of callables
-        A matrix of any framework, an object with ``shape``, ``@`` and ``.T``, or products ``(v -> A v, w -> A^T w)`` with
-        `shape`.
+        A matrix of any framework, an object with ``shape``, ``@`` and ``.T``, or products ``(v -> A v, w -> A^T
+        w)`` with `shape`.
     rank : int
         Triplets wanted, at most ``min(m, n)``.
     oversample : int
@@ -154,10 +154,10 @@ def block_krylov_svd(
 
     Notes
     -----
-    Reads A 2 + 2 `depth` times, as subspace iteration does with as many products, but keeps all blocks: memory (depth + 1)
-    block vectors of length m. On a normal 600 x 400 matrix, with rank and block 8, the largest relative error of the
-    singular values is .15 at depth 1, .03 at depth 4 and .004 at depth 8. For a symmetric matrix `lanczos` needs half the
-    products.
+    Reads A 2 + 2 `depth` times, as subspace iteration does, but keeps all blocks: memory
+    (depth + 1) block vectors of length m. On a normal 600 x 400 matrix, with rank and block 8, the largest relative
+    error of the singular values is .15 at depth 1, .03 at depth 4 and .004 at depth 8. For a symmetric matrix
+    `lanczos` needs half the products.
 
     References
     ----------

@@ -124,15 +124,17 @@ class Tall:
 def factor(Y: Tall) -> tuple[Doubles, Doubles]:
     """Y = Q R, orthonormal Q = Y' X: returns X and R (columns, columns), and leaves Y' in the memory of Y.
 
-    The product Y' X is left to the caller, who mostly wants another small matrix after it. At most as many columns as rows.
-    Columns that depend on the others to rounding give a zero singular value of R and a direction of Q that was drawn.
+    The product Y' X is left to the caller, who mostly wants another small matrix after it. At most as many columns
+    as rows. Columns that depend on the others to rounding give a zero singular value of R and a direction of Q that
+    was drawn.
 
     Passes of Gram matrix and product, as in CholeskyQR2 and its shifted form (T. Fukaya, R. Kannan, Y. Nakatsukasa,
-    Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for computing the QR factorization of ill-conditioned matrices", SIAM J.
-    Sci. Comput. 42, 2020), but with the eigenvectors of the Gram matrix instead of its Cholesky factor (A. Stathopoulos,
-    K. Wu, "A block orthogonalization procedure with constant synchronization requirements", SIAM J. Sci. Comput. 23, 2002):
-    then X is a diagonal times an orthogonal matrix up to the scale of columns, and |X| |R| is small, so that the product
-    with an explicit inverse has the backward error of Householder's method, whatever the condition of Y.
+    Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for computing the QR factorization of ill-conditioned
+    matrices", SIAM J. Sci. Comput. 42, 2020), but with the eigenvectors of the Gram matrix instead of its Cholesky
+    factor (A. Stathopoulos, K. Wu, "A block orthogonalization procedure with constant synchronization
+    requirements", SIAM J. Sci. Comput. 23, 2002): then X is a diagonal times an orthogonal matrix up to the scale
+    of columns, and |X| |R| is small, so that the product with an explicit inverse has the backward error of
+    Householder's method, whatever the condition of Y.
     """
     n, eps = Y.columns, float(np.finfo(Y.dtype).eps)
     R = np.eye(n)

@@ -513,12 +513,23 @@ def test_integers_and_lists():
 
 def test_copies_and_pickles(xp):
     op = LowRankOperator(xp.asarray(np.eye(3)[:, :1]), xp.asarray(np.array([2.0])), sigma=0.5)
-    op.n_matvecs, op.converged = 7, False
+    op.n_matvecs, op.converged, op.error_estimate = 7, False, 0.25
     again = pickle.loads(pickle.dumps(op))
     assert (again.n_matvecs, again.converged, again.sigma, again.rank) == (7, False, 0.5, 1)
+    assert again.error_estimate == 0.25
     np.testing.assert_array_equal(xp.to_numpy(again.U), xp.to_numpy(op.U))
     b = xp.asarray(np.ones(3))
     np.testing.assert_array_equal(xp.to_numpy(again.solve(b)), xp.to_numpy(op.solve(b)))
+
+
+def test_the_error_estimate_stays_with_the_model():
+    op = LowRankOperator(np.eye(3)[:, :2], np.array([4.0, 2.0]))
+    assert (op + 1.0).error_estimate is None
+    op.error_estimate = 0.5
+    kept = (op + 1.0, 1.0 + op, op - 1.0, op.truncate(2), -op)
+    assert [m.error_estimate for m in kept] == [0.5] * 5
+    assert (op * -3.0).error_estimate == 1.5
+    assert op.truncate(1).error_estimate is None  # which leaves out more
 
 
 @dataclasses.dataclass

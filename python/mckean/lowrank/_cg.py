@@ -128,7 +128,7 @@ def conjugate_gradient(
     >>> bool(abs(result.x - 1 / scale).max() < 1e-5), result.converged
     (True, True)
     """
-    result = _solve(matvec, b, preconditioner, damping, tol, max_iter, x0)
+    result = solve_silently(matvec, b, preconditioner, damping, tol, max_iter, x0)
     _warn(result, "conjugate_gradient")
     return result
 
@@ -221,7 +221,7 @@ def nystrom_pcg(
             )
     else:
         op = nystrom(matvec, d, rank, oversample=oversample, seed=seed, **given)
-    result = _solve(matvec, b, op.preconditioner(damping), damping, tol, max_iter, x0)
+    result = solve_silently(matvec, b, op.preconditioner(damping), damping, tol, max_iter, x0)
     result.operator = op
     result.n_matvecs += op.n_matvecs
     _warn(result, "nystrom_pcg")
@@ -239,7 +239,7 @@ def _warn(result: CGResult, name: str) -> None:
     )
 
 
-def _solve(
+def solve_silently(
     matvec: Any,
     b: Any,
     preconditioner: Any,

@@ -561,6 +561,7 @@ class LowRankOperator:
         c = as_real(scale, "scale")
         out = self._like(self.U, self.s * c, self._sigma * c)
         out.residuals = None if self.residuals is None else self.residuals * abs(c)
+        out.error_estimate = None if self.error_estimate is None else self.error_estimate * abs(c)
         return out
 
     __rmul__ = __mul__
@@ -588,18 +589,20 @@ class LowRankOperator:
             "residuals": self.residuals,
             "converged": self.converged,
             "n_matvecs": self.n_matvecs,
+            "error_estimate": self.error_estimate,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         LowRankOperator.__init__(self, state["U"], state["s"], sigma=state["sigma"], check=False)
         self.residuals = state["residuals"]
         self.converged, self.n_matvecs = state["converged"], state["n_matvecs"]
+        self.error_estimate = state["error_estimate"]
 
     def _like(self, U: Any, s: Any, sigma: Any) -> LowRankOperator:
         out = LowRankOperator(U, s, sigma=sigma, check=False)
         out.converged, out.n_matvecs = self.converged, self.n_matvecs
         if out.rank == self.rank and out.batch == self.batch:
-            out.residuals = self.residuals
+            out.residuals, out.error_estimate = self.residuals, self.error_estimate
         return out
 
     def _apply(self, function: int, b: Any, damping: Any, axis: int, name: str = "b") -> Any:

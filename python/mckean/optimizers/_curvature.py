@@ -10,7 +10,7 @@ import numpy as np
 
 from mckean._array import as_input, to_numpy
 from mckean.lowrank import LowRankOperator
-from mckean.lowrank._cg import _solve
+from mckean.lowrank._cg import solve_silently
 from mckean.optimizers._objective import Vector
 
 __all__ = ["Dense", "LowRank", "Metric", "Products", "Zero"]
@@ -141,7 +141,7 @@ class Products:
     def solve(self, g: Vector, lam: float) -> Vector | None:
         """The step, or None where a direction of negative curvature was met."""
         P = self._preconditioner
-        found = _solve(
+        found = solve_silently(
             self._product,
             -g,
             None if P is None else P.preconditioner(lam),

@@ -125,7 +125,7 @@ class Equations(Located):
         _, q, b = self._core(u, J)
         norm = float(np.linalg.norm(q))
         U = np.eye(self.d, 1) if norm == 0 else (q / norm)[:, None]
-        return LowRankOperator(U, np.array([b * norm**2]))
+        return LowRankOperator(U, np.array([b * norm**2]), check=False)
 
     def _exact(self, x: Any) -> Any:
         """Return the Hessian at `x`, shape (d, d)."""

@@ -313,7 +313,7 @@ class GNS:
         if U is None:
             return Products(product, None)
         U, s = (np.asarray(to_numpy(a), np.float64) for a in (U, s))
-        return Products(product, LowRankOperator(np.ascontiguousarray(U), s))
+        return Products(product, LowRankOperator(np.ascontiguousarray(U), s, check=False))
 
     def _sketch(
         self, product: Callable[[Vector], Vector], calls: Calls, state: GNSState

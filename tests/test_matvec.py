@@ -1,6 +1,7 @@
 """Products of every kind and framework, and what is wrong with some."""
 
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -28,6 +29,54 @@ def test_a_callable_shows_its_framework(xp, dtype):
     assert A.framework.name == xp.name
     # All but PyTorch promote: the first product with a float64 vector is float64.
     assert A.dtype == (dtype if xp.name == "torch" else "float64")
+
+
+def test_a_function_of_float32_tensors_settles_on_float32():
+    """Whatever refuses NumPy's float64 and that of PyTorch."""
+    torch = pytest.importorskip("torch")
+    a = torch.tensor(matrix("float32"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for product in (
+            lambda v: a @ v,
+            lambda v: v @ a,
+            a.mv,
+            lambda v: torch.einsum("ij,j->i", a, v),
+            lambda v: torch.as_tensor(v) @ a,
+            lambda v: torch.as_tensor(v, dtype=torch.float32) @ a,
+            lambda v: a @ v.float(),
+        ):
+            A = Matvec(product, D)
+            checked(A, matrix(), 1e-5)
+            assert (A.framework.name, A.dtype) == ("torch", "float32")
+        for product in (
+            lambda v: (torch.from_numpy(v) @ a).numpy(),
+            lambda v: (torch.from_numpy(v).float() @ a).numpy(),
+        ):
+            A = Matvec(product, D)
+            checked(A, matrix(), 1e-5)
+            assert (A.framework.name, A.dtype) == ("numpy", "float32")
+
+
+def test_a_function_of_float32_arrays_of_jax_settles_on_float32():
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    a, x = jax.numpy.asarray(matrix("float32")), jax.numpy.ones(D, "float32")
+    gradient = jax.grad(lambda x: 0.5 * x @ a @ x)
+
+    def strict(v):
+        with jax.numpy_dtype_promotion("strict"):
+            return a @ v
+
+    for product in (
+        lambda v: jax.jvp(gradient, (x,), (v,))[1],
+        jax.linearize(gradient, x)[1],
+        lambda v: a @ jax.numpy.asarray(v, "float32"),
+        strict,
+    ):
+        A = Matvec(product, D)
+        checked(A, matrix(), 1e-5)
+        assert (A.framework.name, A.dtype) == ("jax", "float32")
 
 
 def test_a_matrix_names_its_framework_and_dtype(xp, dtype):

@@ -178,13 +178,16 @@ class Matvec:
         else:
             names = [n for n in ("torch", "jax", "cupy") if n in sys.modules]
             frameworks, devices = [FRAMEWORKS[n] for n in ("numpy", *names)], []
+        # NumPy and CuPy promote, so that float64 is enough, unless the product hands on to others.
+        last = []
         for framework in frameworks:
             for device in devices or self._devices(framework):
-                kinds = (dtype,) if dtype else ("float64", "float32")
-                if framework.name in ("numpy", "cupy"):  # these promote: one is enough
-                    kinds = kinds[:1]
-                for kind in kinds:
-                    yield framework, kind, device
+                for kind in (dtype,) if dtype else ("float64", "float32"):
+                    if kind == "float32" and not dtype and framework.name in ("numpy", "cupy"):
+                        last.append((framework, kind, device))
+                    else:
+                        yield framework, kind, device
+        yield from last
 
     def _devices(self, framework: Framework) -> list[str]:
         if self._device is not None:
@@ -246,8 +249,9 @@ class Matvec:
             v = _own(place, start)
             self.calls += 1
             with warnings.catch_warnings():
-                # PyTorch converts vectors of NumPy with one.
+                # PyTorch converts vectors of NumPy, which are read-only, with these.
                 warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.filterwarnings("ignore", ".*not writable", UserWarning)
                 result = self._call(_show(place, v))
         except (TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
             if "read-only" in str(error):  # it writes to its argument: no matter of frameworks

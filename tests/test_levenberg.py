@@ -41,21 +41,22 @@ def dense(U, s, t):
 
 
 @pytest.mark.parametrize("m", [5, 40])  # fewer and more scores than coordinates
-def test_score_model_is_the_damped_second_moment(m, xp, dtype):
+@pytest.mark.parametrize("share", [0.3, 1.0])  # the median decides, and the largest left out
+def test_score_model_is_the_damped_second_moment(m, share, xp, dtype):
     scores = (np.random.default_rng(1).standard_normal((m, D)) * np.sqrt(A)).astype(dtype)
     values, vectors = np.linalg.eigh(scores.astype(float).T @ scores / m)
     values, vectors = values[::-1], vectors[:, ::-1]
-    U, s, t = from_scores(as_input(xp.asarray(scores), "scores"), 3, None)
+    U, s, t = from_scores(as_input(xp.asarray(scores), "scores"), 3, None, share)
     rest = (
         values[3:][values[3:] > 1e-6 * values[0]] if dtype == "float32" else values[3 : min(m, D)]
     )
-    assert t == pytest.approx(max(np.median(rest), 1e-3 * values[0]), rel=1e-3)
+    assert t == pytest.approx(max(np.median(rest), share * rest[0], 1e-3 * values[0]), rel=1e-3)
     want = dense(vectors[:, :3], np.maximum(values[:3] - t, 0), t)
     np.testing.assert_allclose(
         dense(U, s, t), want, rtol=0, atol={"float32": 1e-3, "float64": 1e-9}[dtype] * 1000
     )
     np.testing.assert_allclose(U.T @ U, np.eye(3), atol={"float32": 1e-5, "float64": 1e-12}[dtype])
-    _, s, t = from_scores(as_input(xp.asarray(scores), "scores"), 3, 7.0)
+    _, s, t = from_scores(as_input(xp.asarray(scores), "scores"), 3, 7.0, share)
     assert t == 7.0 and np.allclose(s, np.maximum(values[:3] - 7, 0), rtol=1e-4)
 
 
@@ -63,12 +64,12 @@ def test_score_model_of_few_directions():
     """Rank-deficient scores: no columns of noise, and no division by zero."""
     rng = np.random.default_rng(0)
     scores = rng.standard_normal((30, 2)) @ rng.standard_normal((2, D))
-    U, _, t = from_scores(as_input(scores, "scores"), 5, None)
+    U, _, t = from_scores(as_input(scores, "scores"), 5, None, 0.45)
     assert U.shape == (D, 2) and t == pytest.approx(1e-3 * np.linalg.norm(scores, 2) ** 2 / 30)
     with pytest.raises(ValueError, match="damping: "):
-        from_scores(as_input(np.zeros((30, D)), "scores"), 5, None)
+        from_scores(as_input(np.zeros((30, D)), "scores"), 5, None, 0.45)
     with pytest.raises(ValueError, match="grad_log_density: expected finite"):
-        from_scores(as_input(np.full((30, D), np.inf), "scores"), 5, None)
+        from_scores(as_input(np.full((30, D), np.inf), "scores"), 5, None, 0.45)
 
 
 @pytest.mark.parametrize("source", ["lanczos", "nystrom"])
@@ -80,7 +81,7 @@ def test_product_model(source, xp, dtype):
     h = (Q * A) @ Q.T
     relative = {"float32": 2e-3, "float64": 1e-8}[dtype]
     assert np.linalg.norm(products(v) - h @ v) < relative * np.linalg.norm(h @ v)
-    U, s, t = from_products(products, D, 3, None, 0, source)
+    U, s, t = from_products(products, D, 3, None, 0.45, 0, source)
     assert t == pytest.approx(np.median(A[3:]), rel=0.05) or t == pytest.approx(
         1.0, rel=1e-6
     )  # the floor
@@ -93,18 +94,18 @@ def test_repeated_eigenvalues_do_not_hide_the_rest():
     """A Krylov space sees one vector of the identity; the damping must be 1 all the same."""
     x = as_input(np.ones((2, 30)), "x")
     products = Products(Target(np.negative), x, np.zeros(30))
-    _, s, t = from_products(products, 30, 4, None, 0, "lanczos")
+    _, s, t = from_products(products, 30, 4, None, 0.45, 0, "lanczos")
     assert t == pytest.approx(1.0, rel=1e-6) and np.abs(s).max() < 1e-6
 
 
 def test_negative_curvature_is_clipped_or_named():
     values = np.array([5.0, 1.0, -3.0])
-    _, s, t = damped(np.eye(3), values, 3, 0.5, values[3:])
+    _, s, t = damped(np.eye(3), values, 3, 0.5, values[3:], 1.0)
     assert t == 0.5 and (s == [4.5, 0.5, 0.0]).all()
     with pytest.raises(
         ValueError, match="damping: expected a number for a target whose log density"
     ):
-        damped(np.eye(3), np.array([-1.0, -2.0, -3.0]), 3, None, np.zeros(0))
+        damped(np.eye(3), np.array([-1.0, -2.0, -3.0]), 3, None, np.zeros(0), 1.0)
 
     class Convex:  # log density x^2 / 2
         def log_density(self, x):
@@ -155,6 +156,38 @@ def test_variances_from_an_overdispersed_start(source):
     assert result.n_gradient_evaluations < 960 and result.stats["n_products"][-1] < 200
 
 
+GEOMETRIC = np.geomspace(1000.0, 1.0, 50)
+
+
+@pytest.mark.parametrize("adjust", [True, False])
+@pytest.mark.parametrize("source", ["scores", "lanczos", "nystrom"])
+def test_a_spectrum_without_a_gap(source, adjust):
+    """The largest eigenvalue left out is far above the median of those, and its direction must not run away."""
+    target = mk.targets.Gaussian(np.zeros(50), precision=GEOMETRIC)
+    chain = LevenbergMarquardtLangevin(target, source=source, adjust=adjust)
+    x0 = mk.random.normal(1, (400, 50))  # up to 1000 times too wide
+    if not adjust:  # whose step would take longer
+        x0 = x0 / np.sqrt(GEOMETRIC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = mk.run(chain, x0, 500, burn_in=300, thin=20, progress=False)
+    variance = (result.x**2).mean((0, 1)) * GEOMETRIC
+    # H0: variances 1/a, without rejections up to 1 / (a (1 - h / 2)), h = .1. At least 400 independent draws each:
+    # 6 standard errors, below 1e-7 for all fifty.
+    assert (np.abs(variance - 1) < 6 * math.sqrt(2 / 400)).all()
+    if adjust:
+        assert result.stats["acceptance_rate"].mean() > 0.3
+    if source == "scores":
+        chain._share = 0.0  # the median alone: stuck, or growing without bound
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bad = mk.run(chain, x0, 150, burn_in=100, thin=10, progress=False)
+        if adjust:
+            assert bad.stats["acceptance_rate"].mean() < 0.05
+        else:
+            assert bad.x[-1].var() > 1e6
+
+
 def test_scores_alone_fail_from_an_overdispersed_start():
     """What the burn-in with the Hessian is for: without it stiff directions stay too wide, and the chain says so."""
     chain = LevenbergMarquardtLangevin(Rotated(), rank=4, burn_in=0)
@@ -202,7 +235,7 @@ def test_halves_rest_and_move_in_turn(adjust):
         assert (after.x[busy] != state.x[busy]).any()
         if k % refresh == 0:  # a new model, from the scores of those who rest
             scores = as_input(Rotated().grad_log_density(state.x[idle]), "scores")
-            U, s, t = from_scores(scores, 3, None)
+            U, s, t = from_scores(scores, 3, None, 0.15 if adjust else 1.0)
             np.testing.assert_allclose(
                 dense(after.U, after.s, after.t), dense(U, s, t), atol=1e-9 * 1000
             )

@@ -53,12 +53,13 @@ class Products:
 
 
 def damped(
-    U: Array, values: Array, rank: int, damping: float | None, rest: Array
+    U: Array, values: Array, rank: int, damping: float | None, rest: Array, share: float
 ) -> tuple[Array, Array, float]:
     """(U, s, t) of a model U diag(s) U^T + t I from eigenpairs in decreasing order.
 
-    Without `damping`, t stands for the directions left out: the median of their nonzero
-    eigenvalues `rest`, which an underestimate would let run away.
+    Without `damping`, t stands for the directions left out, of eigenvalues `rest`: their median over
+    those that are not zero, and at least `share` times the largest, whose direction would run away
+    from an underestimate.
     """
     top = float(values[0]) if len(values) else 0.0
     if damping is None:
@@ -68,12 +69,15 @@ def damped(
                 f"direction found, the largest eigenvalue of the negative Hessian is {top:.3g}"
             )
         seen = rest[rest > 1e-10 * top]
-        damping = max(float(np.median(seen)) if len(seen) else 0.0, _FLOOR * top)
+        usual, most = (float(np.median(seen)), float(seen.max())) if len(seen) else (0.0, 0.0)
+        damping = max(usual, share * most, _FLOOR * top)
     s = np.maximum(values[:rank] - damping, 0.0)
     return np.ascontiguousarray(U[:, :rank]), s, damping
 
 
-def from_scores(scores: Input, rank: int, damping: float | None) -> tuple[Array, Array, float]:
+def from_scores(
+    scores: Input, rank: int, damping: float | None, share: float
+) -> tuple[Array, Array, float]:
     """The model of E[score score^T], which in equilibrium is the mean of the negative Hessian."""
     check_finite(scores, "grad_log_density")
     m, d = scores.shape
@@ -90,7 +94,7 @@ def from_scores(scores: Input, rank: int, damping: float | None) -> tuple[Array,
         U = np.asarray(to_numpy(out.result()), np.float64)
     else:
         U = Q
-    return damped(U, values, keep, damping, values[keep:])
+    return damped(U, values, keep, damping, values[keep:], share)
 
 
 def from_products(
@@ -98,6 +102,7 @@ def from_products(
     d: int,
     rank: int,
     damping: float | None,
+    share: float,
     seed: int,
     source: str,
 ) -> tuple[Array, Array, float]:
@@ -126,7 +131,7 @@ def from_products(
     U, values = (np.asarray(to_numpy(a), np.float64) for a in (op.U, op.s))
     order = np.argsort(-values, kind="stable")
     U, values = U[:, order], values[order]
-    return damped(U, values, rank, damping, values[rank:])
+    return damped(U, values, rank, damping, values[rank:], share)
 
 
 def score_ratio(scores: Input, u: Array, products: Callable[[Any], Array]) -> float:

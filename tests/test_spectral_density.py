@@ -29,11 +29,15 @@ def wigner(d, seed):
     return (a + a.T) / math.sqrt(2 * d)
 
 
+def area(result):
+    return np.diff(result.grid) @ (result.density[1:] + result.density[:-1]) / 2
+
+
 def test_the_semicircle():
     d = 600
     result = lowrank.spectral_density(wigner(d, 0), d, n_probes=6, n_steps=60)
     x = result.grid
-    assert np.trapezoid(result.density, x) == pytest.approx(1, abs=1e-6)
+    assert area(result) == pytest.approx(1, abs=1e-6)
     assert result.weights.sum() == pytest.approx(1, abs=1e-12)
     want = np.sqrt(np.maximum(4 - x**2, 0)) / (2 * math.pi)
     inside = np.abs(x) < 1.8
@@ -53,7 +57,7 @@ def test_the_mass_of_the_identity_is_at_one():
     np.testing.assert_allclose(result.nodes, 1, atol=1e-14)
     np.testing.assert_allclose(result.weights, 0.1, atol=1e-14)
     assert len(result.nodes) == 10 == len(result.probe) and result.n_matvecs == 11
-    assert np.trapezoid(result.density, result.grid) == pytest.approx(1, abs=1e-6)
+    assert area(result) == pytest.approx(1, abs=1e-6)
     zero = lowrank.spectral_density(lambda v: 0 * v, 50)
     assert (zero.nodes == 0).all() and zero.outliers().near_zero == 1.0
 

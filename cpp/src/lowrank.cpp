@@ -32,7 +32,7 @@ const LowRankLoops<T>& loops() {
 // body(i) for i < n, in parallel where `work` is worth it.
 template <class Body>
 void for_each(int64_t n, int64_t work, Body body) {
-  if (n <= 1 || work < enough_work) {
+  if (work < enough_work) {
     for (int64_t i = 0; i < n; ++i) body(i);
   } else {
     parallel_for(n, 1, [&](int64_t a, int64_t b) {
@@ -482,6 +482,7 @@ void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_
     room.sums.assign(count_of(k * k), 0.0);
     room.projection.assign(count_of(k), 0.0);
     for (int64_t from = 0; from < d; from += block) {
+      poll_inside_chunk();
       int64_t n = std::min(block, d - from);
       const T* w = scaled_rows(W, k, from, n, room.root, room.scaled);
       add_gram(w, k, n, room.sums, room.padded);
@@ -525,7 +526,8 @@ void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_
       const double* Q = room.Q.get(k * k * lanes);
       room.projection.assign(count_of(k), 0.0);
       for (int64_t e = 0; e < k; ++e) {
-        double g = std::max(0.0, G[(e * k + e) * lanes + lane]), dot = 0.0;
+        double g = G[(e * k + e) * lanes + lane], dot = 0.0;
+        failed[item] |= !std::isfinite(g);
         sum += std::log(g + t);
         for (int64_t p = 0; p < k; ++p) dot += Q[(p * k + e) * lanes + lane] * c[p * lanes + lane];
         double rt = std::sqrt(t), rg = std::sqrt(g + t);
@@ -557,8 +559,10 @@ void factor_group(int64_t begin, int64_t end, int64_t d, int64_t k, const T* W, 
   std::fill(G, G + k * k * lanes, 0.0);
   for (int64_t item = begin; item < end; ++item) {
     room.sums.assign(count_of(k * k), 0.0);
-    for (int64_t from = 0; from < d; from += block)
+    for (int64_t from = 0; from < d; from += block) {
+      poll_inside_chunk();
       add_gram(W + (item * d + from) * k, k, std::min(block, d - from), room.sums, room.padded);
+    }
     spread_gram<T>(room.sums, k, lanes, static_cast<int>(item - begin), G);
   }
   small.eigen(G, Q, static_cast<int>(k));
@@ -658,6 +662,25 @@ void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Que
   int64_t k = A.columns, l = B.columns, size = k * l;
   std::fill(out, out + size, 0.0);
   if (size == 0 || dim == 0) return;
+  auto as_rows = [](const Tall<T>& m) { return m.rows || m.columns == 1; };
+  if (as_rows(A) && as_rows(B) && k * l <= 4 * std::max(k, l)) {
+    // Dot products, without blocks of columns. The longer list goes by rows.
+    const Tall<T>&many = k >= l ? A : B, &few = k >= l ? B : A;
+    int64_t n = blocks_of(dim);
+    std::vector<double> parts(count_of(n * size), 0.0);
+    for_each(n, dim * size, [&](int64_t i) {
+      int64_t first = i * block, rows = std::min(block, dim - first);
+      for (int64_t q = 0; q < few.columns; ++q)
+        loops<T>().dots(many.data + first, dim, many.columns, few.data + q * dim + first, rows,
+                        parts.data() + i * size + q * many.columns);
+    });
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t e = 0; e < size; ++e) {
+        int64_t q = e / many.columns, p = e % many.columns;
+        out[k >= l ? p * l + q : q * l + p] += parts[count_of(i * size + e)];
+      }
+    return;
+  }
   bool same = A.data == B.data && A.rows == B.rows && k == l;
   // As many parts as their sums may take 64 MB, of the problem's size alone.
   int64_t most = std::max<int64_t>(2, std::min<int64_t>(64, (int64_t{1} << 23) / size));

@@ -12,7 +12,7 @@ MK_HD V cholesky(V* g, int k) {
   for (int j = 0; j < k; ++j) {
     V pivot = g[j * k + j];
     for (int l = 0; l < j; ++l) pivot = pivot - g[j * k + l] * g[j * k + l];
-    least = pivot < least ? pivot : least;
+    least = pivot > least ? least : pivot;  // a NaN stays
     V root = Ops<V>::sqrt(pivot), inverse = Ops<V>::constant(1) / root;
     g[j * k + j] = root;
     for (int i = j + 1; i < k; ++i) {

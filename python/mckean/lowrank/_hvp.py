@@ -73,7 +73,7 @@ def hvp(
 
     Notes
     -----
-    h = c (1 + |x|) / |v| with c = eps^(1/3) for central differences in float64, eps^(1/2) in float32, and
+    ``h = c (1 + |x|) / |v|`` with c = eps^(1/3) for central differences in float64, eps^(1/2) in float32, and
     2 eps^(1/2) for forward ones.
 
     Examples

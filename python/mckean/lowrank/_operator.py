@@ -77,7 +77,7 @@ class LowRankOperator:
     shape : tuple
         (d, d) or (batch, d, d).
     residuals : array, shape (k,), or None
-        |A u - s u| of every pair, where the method that made the model knows it.
+        ``|A u - s u|`` of every pair, where the method that made the model knows it.
     converged : bool
     n_matvecs : int
         Products with A that making the model took.

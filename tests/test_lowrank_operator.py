@@ -1,6 +1,7 @@
 """Functions of U diag(s) U^T + sigma I against dense linear algebra in float64."""
 
 import dataclasses
+import functools
 import importlib
 import pickle
 
@@ -80,12 +81,45 @@ def test_batches_are_their_items_bit_for_bit(xp, dtype, function, batch, d, k):
     expected = np.einsum("bij,bnj->bni", M, b)
     np.testing.assert_allclose(xp.to_numpy(found), expected, atol=20 * TOLERANCE[dtype])
     np.testing.assert_allclose(xp.to_numpy(single), expected[:, 0], atol=20 * TOLERANCE[dtype])
-    for i in {0, batch // 2, batch - 1}:
+    for i in {0, batch // 2, batch - 1}:  # rows are compared with rows, vectors with vectors
         item = LowRankOperator(xp.asarray(U[i].copy()), xp.asarray(s[i].copy()), sigma=sigma[i])
         alone = getattr(item, function)(xp.asarray(b[i].copy()), damping[i], axis=-1)
         np.testing.assert_array_equal(xp.to_numpy(alone), xp.to_numpy(found)[i])
         vector = getattr(op[i], function)(xp.asarray(b[i, 0].copy()), float(damping[i]))
         np.testing.assert_array_equal(xp.to_numpy(vector), xp.to_numpy(single)[i])
+
+
+@pytest.mark.parametrize(
+    "d, k", [(1, 1), (5, 5), (20, 4), (90, 11), (130, 33), (300, 8), (5000, 3)]
+)
+def test_rows_do_not_depend_on_their_company(dtype, d, k):
+    """Nor columns, nor the rows of the items of a batch. A vector is another call: equal up to rounding."""
+    rng = np.random.default_rng(4)
+    U, s = orthonormal(rng, d, k, 2).astype(dtype), rng.uniform(0.1, 5, (2, k)).astype(dtype)
+    b = rng.standard_normal((2, 19, d)).astype(dtype)
+    batch = LowRankOperator(U, s)
+    op = batch[1]
+    precondition = op.preconditioner(0.3)
+    calls = [functools.partial(getattr(op, f), damping=0.3) for f in (*FUNCTIONS, "quadratic")]
+    for call in (*calls, precondition):
+        rows = call(b[1], axis=-1)
+        assert np.array_equal(call(b[1].T.copy()).T, rows)
+        for n in (1, 2, 3, 8, 16):
+            for first in (0, 3):
+                part = b[1, first : first + n].copy()
+                assert np.array_equal(call(part, axis=-1), rows[first : first + n])
+                assert np.array_equal(call(part.T.copy()).T, rows[first : first + n])
+        vectors = np.stack([call(x) for x in b[1, :3]])
+        np.testing.assert_allclose(vectors, rows[:3], atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    for f in (*FUNCTIONS, "quadratic"):
+        rows = getattr(op, f)(b[1], 0.3, axis=-1)
+        for n in (1, 5, 19):
+            found = getattr(batch, f)(b[:, :n].copy(), 0.3)
+            assert np.array_equal(found[1], rows[:n])
+    terms = [("identity", 1.0), ("solve", -0.2), ("sqrt_solve", 0.5)]
+    rows = op.combine([(f, c, b[1]) for f, c in terms], 0.3)
+    one = op.combine([(f, c, b[1, 4:5].copy()) for f, c in terms], 0.3)
+    assert np.array_equal(one[0], rows[4])
 
 
 def test_logdet_trace_dense_quadratic(xp, dtype):

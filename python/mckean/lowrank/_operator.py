@@ -99,8 +99,10 @@ class LowRankOperator:
     ``axis=-1`` (n, d) whose rows are; for a batch of models (batch, d) or (batch, n, d), always with vectors along the
     last axis. `damping` >= 0 is a number, or one for each model (batch,). Inverses and roots need
     t = damping + sigma >= 0 and t + min(s) > 0; t = 0 only with k = d. Results have the shape of b and do not depend
-    on the number of threads; one item of a batch is bit for bit that of the item's own model. A vector alone may differ
-    by rounding from the same one among others. Numbers of b are not checked for NaN.
+    on the number of threads. A row has the same bits among any number n of rows, n = 1 included (so do columns); a
+    vector (d,) may differ by rounding from the same numbers as a row. An item of a batch is bit for bit that of the
+    item's own model in a call of the same kind: (batch, d) is a vector (d,) of each, (batch, n, d) are rows (n, d).
+    Numbers of b are not checked for NaN.
 
     ``op + damping`` has a larger sigma, ``op * c`` and ``-op`` scale it, ``op @ v`` is ``op.matvec(v)``, ``op[i]`` is
     the model of item i of a batch. Where U is NumPy, SciPy's solvers take the operator itself as a matrix.

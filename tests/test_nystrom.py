@@ -119,21 +119,22 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize("spectrum,columns,measured", BOUNDS)
-def test_expected_error(spectrum, columns, measured):
-    """Below the bound of the expectation; the mean of 20 is also within 40 % of that of another implementation, whose
-    standard error is about 10 %."""
+@pytest.mark.parametrize("seeds", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_expected_error(spectrum, columns, measured, seeds):
+    """Below the bound of the expectation; and the mean of 20 is within 40 % of that of another implementation, whose
+    standard error is about 10 %, as is that of this one (of 4, twice as much)."""
     values = spectrum(np.arange(1.0, 401.0))
     A = rotated(values)
     errors = [
         np.linalg.eigvalsh(A - nystrom(A, 400, columns, oversample=0, seed=s).to_dense())[-1]
-        for s in range(20)
+        for s in range(seeds)
     ]
     p = np.arange(2, columns - 1)
     tails = np.array([values[columns - q :].sum() for q in p])
     bound = (1 + 2 * (columns - p) / (p - 1)) * values[columns - p]
     bound = (bound + 2 * np.e**2 * columns / (p**2 - 1) * tails).min()
     assert np.mean(errors) < bound
-    assert 0.6 < np.mean(errors) / measured < 1.4
+    assert abs(np.mean(errors) / measured - 1) < (0.4 if seeds == 20 else 0.8)
 
 
 def test_float32_with_a_fast_falling_spectrum():

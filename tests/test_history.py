@@ -231,3 +231,67 @@ def test_history_refuses():
 def test_wrong_arguments(error, match, S, Y, kwargs):
     with pytest.raises(error, match=match):
         from_history(S, Y, **kwargs)
+
+
+@pytest.mark.parametrize("through", ["matrix", "history"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_sr1_of_more_pairs_than_coordinates(dtype, through):
+    """On a quadratic they tell nothing new; nearly dependent steps lose digits, here 1e-5 (2e-2 in float32)."""
+    for seed in range(100):
+        d = 2 + seed % 10
+        m = d + 1 + seed % 3
+        H = normals(3 * seed, d, d)
+        H = H + H.T
+        S = normals(3 * seed + 1, d, m).astype(dtype)
+        Y = (H @ S).astype(dtype)
+        if through == "matrix":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                op = from_history(S, Y, kind="sr1")
+        else:
+            history = History(m, kind="sr1")
+            for s, y in zip(S.T, Y.T, strict=True):
+                op = history.update(s, y)
+            assert len(history) <= d
+        error = abs(op.to_dense() - H).max() / abs(H).max()
+        assert error < (1e-5 if dtype == "float64" else 2e-2)
+
+
+def test_sr1_follows_the_newest_pairs():
+    """A matrix is whole after d pairs; what contradicts it takes the place of the oldest."""
+    first, second = np.diag([3.0, 1.0, -2.0]), np.diag([1.0, 5.0, 0.5])
+    history = History(10, kind="sr1")
+    S = normals(5, 3, 6)
+    Y = np.hstack([first @ S[:, :3], second @ S[:, 3:]])
+    for s, y in zip(S.T, Y.T, strict=True):
+        op = history.update(s, y)
+    np.testing.assert_allclose(op.to_dense(), second, atol=1e-9)
+    with pytest.warns(UserWarning, match="3 of 6 pairs dropped"):
+        op = from_history(S, Y, kind="sr1")
+    np.testing.assert_allclose(op.to_dense(), second, atol=1e-9)
+
+
+def test_one_coordinate():
+    for op in (
+        from_history(np.array([[2.0]]), np.array([[6.0]]), kind="sr1"),
+        from_history(np.array([[2.0, 1.0]]), np.array([[6.0, 3.0]]), kind="sr1"),
+        History(3, kind="sr1").update(np.array([2.0]), np.array([6.0])),
+    ):
+        assert op.to_dense().item() == 3.0 == op.sigma
+
+
+def test_lbfgs_of_more_pairs_than_coordinates():
+    """The secant equation of the newest pair holds, and the matrix is positive definite."""
+    for seed in range(50):
+        d = 1 + seed % 8
+        m = d + 1 + seed % 4
+        H = positive(d, 2 * seed)
+        S = normals(2 * seed + 1, d, m)
+        Y = H @ S
+        op = from_history(S, Y)
+        np.testing.assert_allclose(op.matvec(S[:, -1]), Y[:, -1], rtol=1e-6, atol=1e-8)
+        assert op.sigma + op.s.min() > 0
+        history = History(m)
+        for s, y in zip(S.T, Y.T, strict=True):
+            last = history.update(s, y)
+        np.testing.assert_allclose(last.to_dense(), op.to_dense(), rtol=1e-6, atol=1e-8)

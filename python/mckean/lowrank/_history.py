@@ -26,7 +26,10 @@ _KINDS = ("lbfgs", "sr1")
 _CURVED = 1e-10  # cosine of s and y that a pair needs
 _POWELL = 0.2
 _SR1 = 1e-8
-_KNOWN = 1e-13  # relative error of B s below which a pair tells SR1 nothing new
+_CONDITION = (
+    1e-10,
+    100.0,
+)  # reciprocal condition of the middle matrix of SR1 that a pair must leave: this, or times eps
 
 
 def from_history(S: Any, Y: Any, *, kind: str = "lbfgs", damped: bool = False) -> LowRankOperator:
@@ -39,7 +42,8 @@ def from_history(S: Any, Y: Any, *, kind: str = "lbfgs", damped: bool = False) -
     kind : {"lbfgs", "sr1"}
         "lbfgs" is positive definite, from pairs with ``s.y > 1e-10 |s| |y|``. "sr1" may be indefinite and, on a
         quadratic, is its Hessian after d independent steps; it takes pairs with ``|s.r| >= 1e-8 |s| |r|``, r the
-        error ``y - B s`` of the model so far.
+        error ``y - B s`` of the model so far, and knows those with ``|r|`` below rounding, ``sqrt(eps) (|y| +
+        |B s|)``. Of more than d others the newest d count.
     damped : bool
         "lbfgs" only: replace y by Powell's mixture of y and ``B s``, B of the pairs before (at first ``|y| /
         |s|``), where ``s.y < 0.2 s.B s``; only zeros are then dropped.
@@ -104,7 +108,7 @@ def from_history(S: Any, Y: Any, *, kind: str = "lbfgs", damped: bool = False) -
         check_finite(s, "S")
         check_finite(y, "Y")
         raise ValueError("S, Y: expected numbers whose squares are finite")
-    form = _compact(dots, kind, damped)
+    form = _compact(dots, kind, damped, d, float(np.finfo(s.dtype).eps))
     if form.dropped:
         warnings.warn(
             f"from_history: {form.dropped} of {m} pairs dropped, {_reason(kind)}", stacklevel=2
@@ -202,7 +206,9 @@ class History:
             place = step.framework, step.device
             self._vectors = Tall.empty(2 * self.memory, step.shape[0], step.dtype, place)
             self._vectors.data[...] = 0.0
-        full = len(self._order) == self.memory
+        # SR1 is a whole matrix after as many pairs as there are coordinates.
+        most = min(self.memory, step.shape[0]) if self.kind == "sr1" else self.memory
+        full = len(self._order) >= most
         slot = self._order[0] if full else min(set(range(self.memory)) - set(self._order))
         kept, rows = self._order[1:] if full else list(self._order), (slot, self.memory + slot)
         pair = Tall.empty(2, self._vectors.dim, step.dtype, self._vectors.place)
@@ -219,9 +225,10 @@ class History:
         trial[np.ix_(rows, rows)] = own
         index = np.array([*kept, slot])
         index = np.concatenate([index, self.memory + index])
-        form = _compact(trial[np.ix_(index, index)], self.kind, self.damped, strict=False)
+        form = self._form(trial, index, strict=False)
         self._like = step
-        if not form.kept or form.kept[-1] != len(kept):
+        first = form.known and not self._order  # all that it says is in sigma
+        if not first and (not form.kept or form.kept[-1] != len(kept)):
             self.n_dropped += form.dropped > 0
             return self._operator(self._order) if self._order else None
         for i, row in enumerate(rows):
@@ -238,12 +245,19 @@ class History:
             )
         return self._operator(self._order)
 
+    def _form(self, dots: Doubles, index: Any, *, strict: bool = True) -> _Compact:
+        vectors = self._vectors
+        assert vectors is not None
+        eps = float(np.finfo(vectors.dtype).eps)
+        part = dots[np.ix_(index, index)]
+        return _compact(part, self.kind, self.damped, vectors.dim, eps, strict=strict)
+
     def _operator(self, order: list[int], form: _Compact | None = None) -> LowRankOperator:
         vectors = self._vectors
         assert vectors is not None
         index = np.concatenate([order, self.memory + np.array(order)]).astype(np.intp)
         if form is None:
-            form = _compact(self._dots[np.ix_(index, index)], self.kind, self.damped)
+            form = self._form(self._dots, index)
 
         def span(C: Doubles) -> Tall:
             spread = np.zeros((2 * self.memory, C.shape[1]))
@@ -261,57 +275,107 @@ class _Compact:
     C: Doubles
     N: Doubles
     kept: list[int]
+    known: int  # pairs that tell nothing new
     dropped: int
 
 
-def _compact(dots: Doubles, kind: str, damped: bool, *, strict: bool = True) -> _Compact:
-    """The compact form, from the dot products (2 m, 2 m) of [S Y]; strict: an error without any usable pair."""
+def _compact(
+    dots: Doubles, kind: str, damped: bool, d: int, eps: float, *, strict: bool = True
+) -> _Compact:
+    """The compact form, from the dot products (2 m, 2 m) of [S Y] in d dimensions; strict: an error without any
+    usable pair."""
+    try:
+        form = _pairs(dots, kind, damped, d, eps)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"S, Y: expected pairs that make a finite model, got {error}") from None
+    if strict and not (form.kept or form.known):
+        raise ValueError(f"S, Y: expected at least one pair that can be used, {_reason(kind)}")
+    return form
+
+
+def _pairs(dots: Doubles, kind: str, damped: bool, d: int, eps: float) -> _Compact:
     m = len(dots) // 2
     # A pair may be scaled without changing the matrix: steps of length 1.
     length = np.sqrt(np.diag(dots)[:m].clip(0.0))
     unit = np.where(length > 0.0, 1.0 / np.where(length > 0.0, length, 1.0), 0.0)
     # Columns: s and y of the pairs kept so far, as combinations of [S Y].
     steps, changes, kept = np.zeros((2 * m, 0)), np.zeros((2 * m, 0)), list[int]()
-    form = _lbfgs if kind == "lbfgs" else _sr1
-    sigma, known = (_scale(dots, unit) if kind == "sr1" else 0.0), 0
+    if kind == "sr1":
+        return _sr1_pairs(dots, unit, _scale(dots, unit), d, eps)
     for i in range(m):
         s, y = np.zeros(2 * m), np.zeros(2 * m)
         s[i], y[m + i] = unit[i], unit[i]
         sy, yy = float(s @ dots @ y), float(y @ dots @ y)
         if unit[i] == 0.0:
             continue
-        if kind == "lbfgs":
-            if damped:
-                Bs = _product(dots, steps, changes, s) if kept else math.sqrt(yy) * s
-                sBs = float(s @ dots @ Bs)
-                if sy < _POWELL * sBs:
-                    theta = (1.0 - _POWELL) * sBs / (sBs - sy)
-                    y = theta * y + (1.0 - theta) * Bs
-                    sy, yy = float(s @ dots @ y), float(y @ dots @ y)
-            if not sy > _CURVED * math.sqrt(yy):
-                continue
-        else:
-            r = y - (
-                _apply(dots, *form(dots, steps, changes, sigma), sigma, s) if kept else sigma * s
-            )
-            size = math.sqrt(max(float(r @ dots @ r), 0.0))
-            if size <= _KNOWN * max(math.sqrt(yy), abs(sigma)):
-                known += 1
-                continue
-            if abs(float(s @ dots @ r)) < _SR1 * size:
-                continue
+        if damped:
+            Bs = _product(dots, steps, changes, s) if kept else math.sqrt(yy) * s
+            sBs = float(s @ dots @ Bs)
+            if sy < _POWELL * sBs:
+                theta = (1.0 - _POWELL) * sBs / (sBs - sy)
+                y = theta * y + (1.0 - theta) * Bs
+                sy, yy = float(s @ dots @ y), float(y @ dots @ y)
+        if not sy > _CURVED * math.sqrt(yy):
+            continue
         steps = np.column_stack([steps, s])
         changes = np.column_stack([changes, y])
         kept.append(i)
     if not kept:
-        if strict and not known:
-            raise ValueError(f"S, Y: expected at least one pair that can be used, {_reason(kind)}")
-        # A multiple of the identity knows all there is.
-        return _Compact(sigma, np.eye(2 * m, 1), np.zeros((1, 1)), kept, m - known)
-    if kind == "lbfgs":
-        sigma = _ratio(dots, steps[:, -1], changes[:, -1])
-    C, N = form(dots, steps, changes, sigma)
-    return _Compact(sigma, C, N, kept, m - len(kept) - known)
+        return _Compact(0.0, np.eye(2 * m, 1), np.zeros((1, 1)), kept, 0, m)
+    sigma = _ratio(dots, steps[:, -1], changes[:, -1])
+    C, N = _lbfgs(dots, steps, changes, sigma)
+    return _Compact(sigma, C, N, kept, 0, m - len(kept))
+
+
+def _sr1_pairs(dots: Doubles, unit: Doubles, sigma: float, d: int, eps: float) -> _Compact:
+    m, known = len(unit), 0
+    s, y = np.zeros((2 * m, m)), np.zeros((2 * m, m))
+    s[range(m), range(m)] = unit
+    y[range(m, 2 * m), range(m)] = unit
+    kept = list[int]()
+    C, N = np.eye(2 * m, 1), np.zeros((1, 1))  # a multiple of the identity
+    for i in range(m):
+        if unit[i] == 0.0:
+            continue
+        r, size = _sr1_error(dots, C, N, sigma, s[:, i], y[:, i])
+        if size <= math.sqrt(eps) * _magnitude(dots, y[:, i], y[:, i] - r):
+            known += 1  # what is left is rounding
+            continue
+        rest = kept
+        if len(kept) == d:
+            # These pairs make a whole matrix: one that contradicts them takes the place of the oldest.
+            rest = kept[1:]
+            if rest:
+                found = _sr1(dots, s[:, rest], y[:, rest], sigma, eps)
+                if found is None:
+                    continue
+                r, size = _sr1_error(dots, *found, sigma, s[:, i], y[:, i])
+            else:
+                r = y[:, i] - sigma * s[:, i]
+                size = _length(dots, r)
+        if not abs(float(s[:, i] @ dots @ r)) >= _SR1 * size:
+            continue
+        trial = [*rest, i]
+        found = _sr1(dots, s[:, trial], y[:, trial], sigma, eps)
+        if found is not None:
+            kept, (C, N) = trial, found
+    return _Compact(sigma, C, N, kept, known, m - len(kept) - known)
+
+
+def _sr1_error(
+    dots: Doubles, C: Doubles, N: Doubles, sigma: float, s: Doubles, y: Doubles
+) -> tuple[Doubles, float]:
+    """y - B s and its length."""
+    r = y - _apply(dots, C, N, sigma, s)
+    return r, _length(dots, r)
+
+
+def _length(dots: Doubles, v: Doubles) -> float:
+    return math.sqrt(max(float(v @ dots @ v), 0.0))
+
+
+def _magnitude(dots: Doubles, *vectors: Doubles) -> float:
+    return sum(_length(dots, v) for v in vectors)
 
 
 def _ratio(dots: Doubles, s: Doubles, y: Doubles) -> float:
@@ -336,11 +400,23 @@ def _lbfgs(dots: Doubles, s: Doubles, y: Doubles, sigma: float) -> tuple[Doubles
     return np.column_stack([s, y / sigma]), -sigma * np.linalg.inv(M)
 
 
-def _sr1(dots: Doubles, s: Doubles, y: Doubles, sigma: float) -> tuple[Doubles, Doubles]:
+def _sr1(
+    dots: Doubles, s: Doubles, y: Doubles, sigma: float, eps: float
+) -> tuple[Doubles, Doubles] | None:
+    """None where the middle matrix is singular to rounding."""
     sy = s.T @ dots @ y
     L = np.tril(sy, -1)
     N = np.diag(np.diag(sy)) + L + L.T - sigma * (s.T @ dots @ s)
-    return y - sigma * s, np.linalg.inv((N + N.T) / 2)
+    N = (N + N.T) / 2
+    largest = abs(N).max(1)
+    if not largest.all():
+        return None
+    c = 1.0 / np.sqrt(largest)
+    w, V = np.linalg.eigh(N * c[:, None] * c)
+    if not abs(w).min() > max(_CONDITION[0], _CONDITION[1] * eps) * abs(w).max():
+        return None
+    V = V * c[:, None]
+    return y - sigma * s, (V / w) @ V.T
 
 
 def _apply(dots: Doubles, C: Doubles, N: Doubles, sigma: float, v: Doubles) -> Doubles:
@@ -385,4 +461,4 @@ def _only_lbfgs(damped: Any, kind: str) -> bool:
 def _reason(kind: str) -> str:
     if kind == "lbfgs":
         return "for s.y > 1e-10 |s| |y| does not hold"
-    return "for |s.(y - B s)| >= 1e-8 |s| |y - B s| does not hold"
+    return "for |s.(y - B s)| >= 1e-8 |s| |y - B s| does not hold, or newer pairs or rounding leave no room for them"

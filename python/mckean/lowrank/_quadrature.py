@@ -93,9 +93,9 @@ class Tridiagonal:
         return Nodes(theta, S[0] ** 2, beta * np.abs(S[-1]))
 
 
-def probe(seed: int, d: int, number: int, *, stream: int = _PROBES) -> np.ndarray[Any, Any]:
+def probe(seed: int, d: int, number: int) -> np.ndarray[Any, Any]:
     """Entries +-1."""
-    u = random.uniform(seed, d, stream=stream, counter=number)
+    u = random.uniform(seed, d, stream=_PROBES, counter=number)
     return np.where(np.asarray(u) < 0.5, -1.0, 1.0)
 
 
@@ -357,16 +357,21 @@ def _finite(A: Matvec, value: float) -> float:
     return value
 
 
+def _sketch(seed: int, d: int, number: int) -> np.ndarray[Any, Any]:
+    """Normal, since vectors of +-1 are often parallel on few coordinates."""
+    return np.asarray(random.normal(seed, d, stream=_SKETCH, counter=number))
+
+
 def _hutchpp(A: Matvec, r: int, seed: int) -> TraceEstimate:
     size = min(r, A.d)
     basis_size(A, 0, size, size)
-    _, w = A.settle(probe(seed, A.d, 0, stream=_SKETCH))
+    _, w = A.settle(_sketch(seed, A.d, 0))
     Q = A.empty((size + 1, A.d)).data
     scratch, rank, scale = np.empty(size + 1), 0, 0.0
     for i in range(r):
         if rank == size:
             break
-        w = A.own_data(w if i == 0 else A.settle(probe(seed, A.d, i, stream=_SKETCH))[1])
+        w = A.own_data(w if i == 0 else A.settle(_sketch(seed, A.d, i))[1])
         length = math.sqrt(_finite(A, A.dot(w, w)))
         scale = max(scale, length)
         step = _native.lanczos_stepper(Q, w, A.place)

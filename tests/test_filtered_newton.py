@@ -191,3 +191,13 @@ def test_errors():
     bad = O.SampledObjective(lambda x, i: 0.0, lambda x, i: x * np.nan, lambda x, i: np.eye(2), 5)
     with pytest.raises(FloatingPointError, match="not finite for the batch of step 0"):
         O.FilteredNewton(bad, 2).step(O.FilteredNewton(bad, 2).init(np.ones(2)))
+
+
+def test_objective_without_a_number_of_samples():
+    class Batches:
+        def batch(self, index):
+            return O.Objective(lambda x: 0.5 * x @ x, lambda x: x, hessian=lambda x: np.eye(2))
+
+    with pytest.raises(TypeError, match="objective: expected an object with n_samples"):
+        O.FilteredNewton(Batches(), 2)
+    O.FilteredNewton(Batches(), batches=[[0]])

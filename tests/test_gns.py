@@ -8,6 +8,7 @@ import pytest
 
 import mckean as mk
 from mckean import optimizers as O
+from mckean.optimizers._curvature import Dense
 
 pytestmark = pytest.mark.filterwarnings("ignore:GNS:mckean.ConvergenceWarning")
 
@@ -207,8 +208,75 @@ def test_indefinite_hessians_are_regularised():
     for model in ("exact", lambda x: lambda v: f.hvp(x, v)):
         r = solve(f, model, np.array([1e-3, 1.0]))
         assert r.converged and np.allclose(r.x, [1, 0], atol=1e-7)
-    with pytest.raises(ValueError, match="positive semi-definite|nystrom"):
+    with pytest.raises(
+        ValueError, match='model: expected a positive semi-definite .*"exact", "ggn"'
+    ):
         solve(f, "nystrom", np.array([1e-3, 1.0]))
+
+
+class Plain:
+    """A convex function with nothing but a value and a gradient."""
+
+    def value(self, x):
+        return float(np.cosh(x).sum() + 0.5 * x.sum() ** 2)
+
+    def gradient(self, x):
+        return np.sinh(x) + x.sum()
+
+
+@pytest.mark.parametrize("d", [3, 80])
+def test_any_object_with_value_and_gradient(d):
+    x0 = np.linspace(-2.0, 1.0, d)
+    for model in ("exact", "nystrom"):
+        r = O.minimize(Plain(), x0, model=model, rank=d)
+        assert r.converged and abs(r.x).max() < 1e-5
+        # Products are two gradients each; every value comes with another.
+        assert r.n_products > 0 and r.n_gradients == 2 * r.n_products + r.n_values
+    r = O.minimize(Plain(), x0, method="trust-ncg")
+    assert r.converged
+    with pytest.raises(ValueError, match="Plain has no fisher"):
+        O.GNS(Plain(), "fisher")
+
+
+@pytest.mark.parametrize("d", [5, 80])
+def test_products_that_are_not_symmetric_are_refused(d):
+    A = np.eye(d) + np.triu(np.ones((d, d)), 1)
+    f = O.Objective(lambda x: x @ x / 2, lambda x: x, hvp=lambda x, v: A @ v)
+    for model, name in (("exact", "product"), (lambda x: lambda v: A @ v, "model")):
+        with pytest.raises(ValueError, match=f"{name}: expected a symmetric matrix"):
+            solve(f, model, np.ones(d))
+
+
+def test_errors_of_the_objective_are_not_swallowed():
+    def hvp(x, v):
+        raise ValueError("my own error")
+
+    f = O.Objective(lambda x: x @ x / 2, lambda x: x, hvp=hvp)
+    with pytest.raises(ValueError, match="my own error"):
+        solve(f, "exact", np.ones(80))
+
+
+def test_preconditioners_of_indefinite_hessians_are_left_out():
+    signs = np.where(np.arange(80) % 2, 1.0, -1.0)
+    f = O.Objective(
+        lambda x: float((x**4 / 4 + signs * x**2 / 2).sum()),
+        lambda x: x**3 + signs * x,
+        hvp=lambda x, v: (3 * x**2 + signs) * v,
+    )
+    r = solve(f, "exact", np.linspace(0.01, 0.1, 80))
+    assert r.converged and np.allclose(abs(r.x), np.where(signs < 0, 1, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
+def test_solution_with_a_cholesky_factor(n):
+    rng = np.random.default_rng(n)
+    A = rng.normal(size=(n, n))
+    A = A @ A.T + np.eye(n)
+    g = rng.normal(size=n)
+    want = -np.linalg.solve(A + 0.5 * np.eye(n), g)
+    found = Dense(A).solve(g, 0.5)
+    assert np.allclose(found, want, rtol=1e-10, atol=1e-12)
+    assert Dense(A).solve(g, -1e6) is None
 
 
 def test_low_rank_models_that_are_indefinite_are_regularised():

@@ -258,6 +258,19 @@ def test_one_model_for_each_particle():
         batch.init(x0[:3])
 
 
+def test_models_of_a_batch_are_valid_each_on_its_own():
+    """The least t of all and the least s of all belong to different items here."""
+    U = np.zeros((2, D, 1))
+    U[:, 0] = 1.0
+    m = LowRankOperator(U, np.array([[-1.0], [3.0]]), sigma=np.array([2.0, 0.1]))
+    for chain in CHAINS.values():
+        assert np.isfinite(
+            mk.run(chain(Rotated(), 0.1, m), np.ones((2, D)), 2, progress=False).x
+        ).all()
+    with pytest.raises(ValueError, match=r"damping: .*min\(s\) = -1 in item 0"):
+        PreconditionedMALA(Rotated(), 0.1, m - np.array([1.0, 0.0]))
+
+
 @pytest.mark.parametrize("name", CHAINS)
 def test_steps_are_pure_and_chains_pickle(name):
     chain = CHAINS[name](Rotated(), 0.2, model(), damping=DAMPING)

@@ -346,6 +346,10 @@ class NystromSketch:
         return LowRankOperator(B.to_columns(M[:, : self.rank]).result(), values, check=False)
 
 
+class IndefiniteError(ValueError):
+    """A matrix that was to be positive semi-definite has negative eigenvalues."""
+
+
 def _cholesky(core: Doubles, shift: float, largest: float, omega: Tall) -> tuple[Doubles, float]:
     """The Cholesky factor of the core, and what had to be added to the shift for it."""
     gram: Doubles | None = None
@@ -359,7 +363,7 @@ def _cholesky(core: Doubles, shift: float, largest: float, omega: Tall) -> tuple
             total *= 10.0
             if total > largest:
                 least = float(np.linalg.eigvalsh(core - shift * gram)[0])
-                raise ValueError(
+                raise IndefiniteError(
                     "matvec: expected a positive semi-definite matrix, got one whose sketch has the eigenvalue "
                     f"{least:.3g}; use lanczos"
                 ) from None

@@ -143,6 +143,11 @@ class FilteredNewton:
             raise ValueError("batch_size: expected either batch_size or batches")
         self.objective, self.batch_size = objective, None
         if batch_size is not None:
+            if not hasattr(objective, "n_samples"):
+                raise TypeError(
+                    f"objective: expected an object with n_samples, for batches to be drawn, "
+                    f"{type(objective).__name__} has none"
+                )
             n = as_count(objective.n_samples, "objective.n_samples", least=1)
             self.batch_size = as_count(batch_size, "batch_size", least=1)
             if self.batch_size > n:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mckean import random
 from mckean._array import is_array, to_numpy
 from mckean._errors import ConvergenceWarning, as_count, as_real, as_seed, nonnegative, positive
 from mckean.lowrank import LowRankOperator, nystrom
+from mckean.lowrank._nystrom import IndefiniteError
 from mckean.optimizers._curvature import Dense, LowRank, Metric, Products, Zero
 from mckean.optimizers._minimize import MinimizeResult, drive, limit
 from mckean.optimizers._objective import Calls, Counts, Vector, starting_point
@@ -21,6 +23,7 @@ __all__ = ["GNS", "GNSState", "NormalizedGradient"]
 
 _MODELS = ("exact", "ggn", "fisher", "nystrom")
 _TRIALS = 40
+_PROBE = 0x676E732E70726F62  # "gns.prob"
 _DENSE = 2000  # the largest d whose dense Hessian is formed
 _ASSEMBLE = 64  # and the largest where it is formed from products alone
 
@@ -33,7 +36,8 @@ class GNSState:
     metric) belong to it. ``gamma`` is the estimated radius in which the model of the gradient holds,
     ``lam`` the last regularisation, ``n_trials`` the points tried for the last step,
     ``scale`` the largest ``|value|`` so far, by which its rounding is judged. ``U`` and ``s`` are the
-    preconditioner in use, or None. ``status`` is "running", "converged" or "line search failed".
+    preconditioner in use, or None, ``n_unfinished`` how many inner solutions by conjugate gradients ended at
+    their iteration limit. ``status`` is "running", "converged" or "line search failed".
     """
 
     x: Any
@@ -53,6 +57,7 @@ class GNSState:
     n_products: int
     U: Any = None
     s: Any = None
+    n_unfinished: int = 0
 
 
 class GNS:
@@ -280,32 +285,45 @@ class GNS:
             n_products=counts.products,
             U=U,
             s=s,
+            n_unfinished=state.n_unfinished + getattr(model, "unfinished", 0),
         )
 
     def _at(self, calls: Calls, x: Vector, state: GNSState) -> tuple[Any, Any, Any]:
         """The model at `x`, and the preconditioner to keep."""
         d, metric = calls.d, self._metric
         if callable(self.model):
-            return *self._custom(calls, self.model(calls.point(x)), "model"), None
+            return *self._custom(calls, self.model(calls.point(x)), "model", state), None
         if self.model == "nystrom":
             product = metric.product(calls.product(x))
-            return LowRank(self._sketch(product, calls, state)), None, None
+            try:
+                return LowRank(self._sketch(product, calls, state, check=True)), None, None
+            except IndefiniteError as error:
+                raise ValueError(
+                    'model: expected a positive semi-definite Hessian for "nystrom"; "exact", "ggn" or "fisher" serve '
+                    f"others ({error})"
+                ) from None
         name = "hessian" if self.model == "exact" else self.model
         if callable(getattr(self.objective, name, None)) and d <= _DENSE:
             calls.counts.hessians += 1
-            return *self._custom(calls, getattr(self.objective, name)(calls.point(x)), name), None
+            return *self._custom(
+                calls, getattr(self.objective, name)(calls.point(x)), name, state
+            ), None
         product = metric.product(calls.product(x, self.model))
         if d <= _ASSEMBLE:
             H = np.stack([product(e) for e in np.eye(d)])
+            if state.step == 0:
+                off, size = float(abs(H - H.T).max()), float(abs(H).max())
+                calls.symmetric("product", off, size, "|H - H^T|")
             return Dense((H + H.T) / 2), None, None
+        self._probe(product, calls, state, "product")
         U, s = state.U, state.s
         if state.step % self.refresh == 0:
             U = s = None
             try:
                 op = self._sketch(product, calls, state)
                 U, s = op.U, op.s
-            except ValueError:
-                pass  # indefinite: plain conjugate gradients, which notice negative curvature
+            except IndefiniteError:
+                pass  # then: plain conjugate gradients, which notice negative curvature
         return self._products(product, U, s), U, s
 
     @staticmethod
@@ -316,12 +334,33 @@ class GNS:
         return Products(product, LowRankOperator(np.ascontiguousarray(U), s, check=False))
 
     def _sketch(
-        self, product: Callable[[Vector], Vector], calls: Calls, state: GNSState
+        self,
+        product: Callable[[Vector], Vector],
+        calls: Calls,
+        state: GNSState,
+        *,
+        check: bool = False,
     ) -> LowRankOperator:
         seed = (state.seed + state.step) % 2**64
-        return nystrom(product, calls.d, min(self.rank, calls.d), seed=seed, fd=calls.error)
+        rank = min(self.rank, calls.d)
+        return nystrom(product, calls.d, rank, seed=seed, fd=calls.error, check=check)
 
-    def _custom(self, calls: Calls, made: Any, name: str) -> tuple[Any, Any]:
+    @staticmethod
+    def _probe(
+        product: Callable[[Vector], Vector], calls: Calls, state: GNSState, name: str
+    ) -> None:
+        """Refuse a product that is not symmetric, at the first step of a run."""
+        if state.step:
+            return
+        x, y = (random.normal(state.seed, calls.d, stream=_PROBE, counter=i) for i in range(2))
+        Ax, Ay = product(x), product(y)
+        left, right = float(y @ Ax), float(x @ Ay)
+        size = float(
+            np.linalg.norm(y) * np.linalg.norm(Ax) + np.linalg.norm(x) * np.linalg.norm(Ay)
+        )
+        calls.symmetric(name, abs(left - right), size, "|y.Ax - x.Ay|")
+
+    def _custom(self, calls: Calls, made: Any, name: str, state: GNSState) -> tuple[Any, Any]:
         """A model of what a function returned."""
         metric = self._metric
         if isinstance(made, LowRankOperator):
@@ -346,7 +385,9 @@ class GNS:
                 f"{name}: expected an array (d, d), a LowRankOperator or a function, "
                 f"got {type(made).__name__}"
             )
-        return Products(metric.product(calls.counted(apply)), None), None
+        product = metric.product(calls.counted(apply))
+        self._probe(product, calls, state, name)
+        return Products(product, None), None
 
     def stats(self, state: GNSState) -> dict[str, Any]:
         """Return what `mckean.run` saves with each position."""

@@ -52,7 +52,8 @@ class Objective:
     -----
     Any object with the methods ``value`` and ``gradient`` serves as an objective; ``hvp``,
     ``product(x)`` (returning the function v to H v), ``hessian``, ``ggn``, ``fisher`` and
-    ``value_and_gradient`` are used where it has them.
+    ``value_and_gradient`` are used where it has them. Without ``hvp`` and ``product`` products are
+    differences of its gradient, as above.
 
     Examples
     --------
@@ -170,10 +171,21 @@ class Calls:
         self.d = like.shape[-1]
 
     @property
+    def gradients_per_product(self) -> int:
+        """Gradients that a product with the Hessian takes: two where the objective has none of its own."""
+        own = any(callable(getattr(self.objective, name, None)) for name in ("product", "hvp"))
+        return int(getattr(self.objective, "gradients_per_product", 0 if own else 2))
+
+    def symmetric(self, name: str, off: float, size: float, what: str) -> None:
+        """Refuse products that differ from their transpose by more than rounding, or differences, can do."""
+        if off > max(1e-4, 10 * self.error) * size + 1e-12:
+            raise ValueError(f"{name}: expected a symmetric matrix, got {what} = {off:.3g}")
+
+    @property
     def error(self) -> float:
         """Relative error to expect of a product: of rounding, or of differences."""
         single = self._like.dtype == "float32"
-        if getattr(self.objective, "gradients_per_product", 0):
+        if self.gradients_per_product:
             return 2e-3 if single else 1e-8
         return 1e-5 if single else 1e-12
 
@@ -236,9 +248,8 @@ class Calls:
         if not np.isfinite(H).all():
             raise FloatingPointError(f"{name}: expected finite values, got NaN or infinite ones")
         off = float(abs(H - H.T).max())
-        if (
-            off > 1e-4 * float(abs(H).max()) + 1e-12
-        ):  # what is left of a cancellation has no symmetry
+        # What is left of a cancellation has no symmetry.
+        if off > 1e-4 * float(abs(H).max()) + 1e-12:
             raise ValueError(f"{name}: expected a symmetric matrix, got |H - H^T| = {off:.3g}")
         return np.asarray((H + H.T) / 2)
 
@@ -257,12 +268,16 @@ class Calls:
 
             def apply(v: Any) -> Any:
                 return hvp(point, v)
+        elif model == "exact":
+
+            def apply(v: Any) -> Any:
+                return lowrank.hvp(self.objective.gradient, point, v)
         else:
             raise TypeError(
-                f"objective: expected hessian, product or hvp for this model, "
+                f"objective: expected {model} or product for this model, "
                 f"{type(self.objective).__name__} has none"
             )
-        return self.counted(apply, int(getattr(self.objective, "gradients_per_product", 0)))
+        return self.counted(apply, self.gradients_per_product)
 
     def counted(
         self, apply: Callable[[Any], Any], gradients: int = 0

@@ -41,17 +41,9 @@ class Whitening:
             )
         self.model, self.damping = model, nonnegative(damping, "damping")
         self._U, self._s = (np.asarray(to_numpy(a), np.float64) for a in (model.U, model.s))
-        *lead, self.dim, rank = self._U.shape
+        *lead, self.dim, _ = self._U.shape
         self.batch: int | None = lead[0] if lead else None
-        self._t = np.atleast_1d(np.asarray(to_numpy(model.sigma), np.float64) + self.damping)
-        t, least = float(self._t.min()), float(self._s.min(initial=math.inf))
-        whole = rank == self.dim and t == 0.0 and least > 0.0
-        if not (t > 0.0 and t + least > 0.0) and not whole:
-            raise ValueError(
-                "damping: expected damping + sigma > 0 and damping + sigma + min(s) > 0, got "
-                f"damping = {self.damping:.6g}, sigma = {t - self.damping:.6g} and "
-                f"min(s) = {least:.6g}"
-            )
+        self._t = model._shift(self.damping, SOLVE)  # every item on its own
         self._kept: tuple[tuple[str, str, str], Metric] | None = None
 
     def __getstate__(self) -> dict[str, Any]:

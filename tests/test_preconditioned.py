@@ -343,7 +343,7 @@ def test_a_model_of_another_framework_serves(name, xp):
         (
             dict(damping=0.0),
             ValueError,
-            r"damping: expected damping \+ sigma > 0 .* got damping = 0, sigma = 0",
+            r"damping: expected damping \+ sigma > 0.* got damping = 0, sigma = 0",
         ),
         (
             dict(model=LowRankOperator(np.eye(D)[:, :1], np.array([-2.0])), damping=1.0),

@@ -22,6 +22,7 @@ Doubles = np.ndarray[Any, Any]
 FILL_STREAM = 0x74616C6C2E66696C  # "tall.fil"
 _PASSES = 6  # three are enough for anything but an adversary
 _LAST = 30.0  # condition of a Gram matrix from which one more pass leaves working precision
+_DROPPED = 4.0  # times columns times eps: a singular value below this is that of rounding
 
 
 @dataclass(slots=True)
@@ -138,7 +139,10 @@ def factor(Y: Tall) -> tuple[Doubles, Doubles]:
     """
     n, eps = Y.columns, float(np.finfo(Y.dtype).eps)
     R = np.eye(n)
-    floor = max(n, 4) * eps  # below this an eigenvalue of the Gram matrix is rounding
+    least = _DROPPED * max(n, 1) * eps
+    # Below this an eigenvalue of the Gram matrix is rounding, of its float64 sums or of the product that follows.
+    floor = max(max(n, 4) * 2.0**-52, (8.0 * eps) ** 2)
+    depth = 1.0  # no singular value is seen below this, relative to the largest
     for done in range(_PASSES):
         G = Y.gram()
         if not np.isfinite(G).all():
@@ -156,8 +160,9 @@ def factor(Y: Tall) -> tuple[Doubles, Doubles]:
             return X, step @ R
         R = step @ R
         Y.times(X, Y)
-        if done and lost.any():
-            # Columns that were raised from below the floor once, and are still below it: any others serve.
+        depth *= math.sqrt(floor)
+        if lost.any() and depth <= least:
+            # Seen from far enough to say that there is nothing: any other directions serve.
             first = int(np.argmax(lost))
             Y[first:].fill_normal(n, FILL_STREAM, done)
             Y[first:].combine([1.0 / math.sqrt(Y.dim)], [Y[first:].data])

@@ -7,6 +7,7 @@ G. H. Golub, C. F. Van Loan, "Matrix Computations", Johns Hopkins University Pre
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from mckean._errors import as_count, as_real
 from mckean.lowrank import _native
 from mckean.lowrank._native import SOLVE, SQRT_SOLVE
 from mckean.lowrank._operator import LowRankOperator, in_doubles
+from mckean.lowrank._tall import Tall, svd
 
 __all__ = [
     "from_factor",
@@ -29,17 +31,17 @@ __all__ = [
 
 Doubles = np.ndarray[Any, Any]
 _NATIVE_RANK = 32  # up to which one vector goes to native code, as an item of a batch does
-_DROPPED = float(
-    np.finfo(np.float64).eps
-)  # eigenvalues of the Gram matrix, times k, relative to the largest
-_SPREAD = 1e-8  # of eigenvalues, from which columns are made orthonormal twice
+_HOST_RANK = 64  # above which items of a batch go one by one, with NumPy's algebra of k x k
+_SPREAD = (
+    1e-5  # of eigenvalues, from which columns are made orthonormal by more than one Gram matrix
+)
 
 
 def from_factor(W: Any, *, rank: int | None = None) -> LowRankOperator:
     """The model A = W W^T of any columns, such as gradients of samples, in the form of orthonormal columns.
 
-    Eigenvalues below k eps of the largest (float64) are dropped: `rank` of the result is that of W. In a batch they
-    stay as zeros.
+    Eigenvalues below k eps of the largest are dropped, eps being 2e-16, or 1.4e-14 for float32: `rank` of the result
+    is that of W. In a batch they stay as zeros, with columns of zeros.
 
     Parameters
     ----------
@@ -61,7 +63,8 @@ def from_factor(W: Any, *, rank: int | None = None) -> LowRankOperator:
     Notes
     -----
     The Gram matrix has the squares of singular values, so that those below 1e-8 of the largest have few digits. A
-    single W is then made orthonormal a second time, and U^T U - I is of the order of rounding; in a batch it is not.
+    single W of such a spread, and items of k > 64, are made orthonormal a second time, and U^T U - I is of the order
+    of rounding; in other batches it is not.
 
     Examples
     --------
@@ -86,21 +89,23 @@ def from_factor(W: Any, *, rank: int | None = None) -> LowRankOperator:
         return _model(U, s, x)
     place = x.framework, x.device
     s, Q = _spectrum(_native.gram(x.data, x.data, place), x, most, k)
+    if s.size and s[-1] < _SPREAD * s[0]:
+        return _whole_model(x, most)
     out = x.framework.empty((d, s.size), x.dtype, x.device)
-    if not s.size:
-        return _model(out.result(), s, x)
-    _native.multiply(x.data, Q / np.sqrt(s), out.data, place)
-    if s[-1] < _SPREAD * s[0]:
-        # What is left of rounding in W Q: with U^T U = P h P^T, U P h^-1/2 is orthonormal.
-        first = as_input(out.result(), "U")
-        h, P = np.linalg.eigh(_native.gram(first.data, first.data, place))
-        right = P / np.sqrt(h)
-        middle = right * h  # U = (U right) middle^T
-        s, V = np.linalg.eigh((middle.T * s) @ middle)
-        s, V = s[::-1], V[:, ::-1]
-        out = x.framework.empty(first.shape, x.dtype, x.device)
-        _native.multiply(first.data, right @ V, out.data, place)
+    if s.size:
+        _native.multiply(x.data, Q / np.sqrt(s), out.data, place)
     return _model(out.result(), s, x)
+
+
+def _whole_model(x: Input, most: int) -> LowRankOperator:
+    """Of one W whose Gram matrix does not show the small singular values."""
+    d, k = x.shape
+    columns = Tall.empty(k, d, x.dtype, (x.framework, x.device))
+    columns.set(x.data.T)
+    M, values, _ = svd(columns)
+    s = values**2
+    count = min(most, int((s > _floor(k, x.dtype) * s[0]).sum()))
+    return _model(columns.to_columns(M[:, :count]).result(), s[:count], x)
 
 
 def woodbury_solve(
@@ -288,6 +293,10 @@ def woodbury_noise(
     return x.framework.asarray(roots, x.device) * z1 + correlated
 
 
+class _SingularError(ValueError):
+    """A matrix that is not positive definite to rounding."""
+
+
 @dataclass(slots=True)
 class _Problem:
     """D + W W^T or W W^T + t I."""
@@ -310,6 +319,10 @@ class _Problem:
             raise ValueError(f"axis: expected 0 or -1, got {axis!r}")
         if self.lead:
             v = as_match(b, "b", x, "W", shape=(*self.lead, self.d))
+            if self._by_items:
+                out = x.framework.empty(v.shape, x.dtype, x.device)
+                self._each(lambda i, item: out.data.__setitem__(i, item._row(function, v, i)))
+                return out.result()
             return self._native(function, v)
         if len(shape) == 1 and self.k <= _NATIVE_RANK:
             return self._native(function, as_match(b, "b", x, "W", shape=(self.d,)))
@@ -336,6 +349,30 @@ class _Problem:
             if failed:
                 self._failed(failed)
         return out.result()
+
+    @property
+    def _by_items(self) -> bool:
+        """Whether ranks are so large that NumPy's k x k algebra is worth a call for each item; the native one of CPUs
+        is made for small ranks."""
+        return self.k > _HOST_RANK and self.W.device == "cpu" and 0 not in (*self.lead, self.d)
+
+    def _each(self, do: Callable[[int, _Problem], None]) -> None:
+        failed = 0
+        for i in range(self.lead[0]):
+            D = self.diagonal
+            if D is not None and len(D.shape) == 2:
+                D = as_input(D.array[i], "diagonal")
+            t = self.t[i : i + 1] if self.t.size > 1 else self.t
+            try:
+                do(i, _Problem(as_input(self.W.array[i], "W"), (), self.d, self.k, t, D))
+            except _SingularError:
+                failed += 1
+        if failed:
+            self._failed(failed)
+
+    def _row(self, function: int, b: Input, i: int) -> Any:
+        row = as_input(b.array[i], "b")
+        return as_input(self._tall(function, row, rows=True), "b").data
 
     def _items(self) -> Any:
         return self.W.data if self.lead else self.W.data.reshape(1, self.d, self.k)
@@ -369,6 +406,10 @@ class _Problem:
         return result if across is None else result * across
 
     def logdet(self) -> Any:
+        if self._by_items and self.lead:
+            found = np.empty(self.lead)
+            self._each(lambda i, item: found.__setitem__(i, item.logdet()))
+            return self.W.framework.asarray(found.astype(self.W.dtype), self.W.device)
         if self.lead:
             return in_doubles(self.W, self.lead, self._write_logdet)
         t = float(self.t[0])
@@ -413,7 +454,7 @@ class _Problem:
     def _failed(self, count: int) -> None:
         check_finite(self.W, "W")
         of = f" in {count} items of the batch" if self.lead else ""
-        raise ValueError(
+        raise _SingularError(
             f"damping: expected more than the rounding of W^T W, got {self.t.min():.6g}, and a matrix that is "
             f"not positive definite{of}"
         )
@@ -504,8 +545,13 @@ def _spectrum(G: Doubles, x: Input, most: int, k: int) -> tuple[Doubles, Doubles
     _check_gram(G, x)
     g, Q = np.linalg.eigh(G)
     g, Q = g[::-1], Q[:, ::-1]
-    count = min(most, int((g > k * _DROPPED * g.max(initial=0.0)).sum()))
+    count = min(most, int((g > _floor(k, x.dtype) * g.max(initial=0.0)).sum()))
     return g[:count], Q[:, :count]
+
+
+def _floor(k: int, dtype: str) -> float:
+    """What rounding leaves of zero eigenvalues, relative to the largest: of the sums, and of float32 columns."""
+    return k * max(2.0**-52, float(np.finfo(dtype).eps) ** 2)
 
 
 def _model(U: Any, s: Doubles, x: Input) -> LowRankOperator:
@@ -516,6 +562,8 @@ def _model(U: Any, s: Doubles, x: Input) -> LowRankOperator:
 def _batch_model(x: Input, most: int) -> LowRankOperator:
     batch, _, k = x.shape
     check_finite(x, "W")
+    if k > _HOST_RANK and x.device == "cpu" and math.prod(x.shape):
+        return _batch_by_items(x, most)
     U = x.framework.empty(x.shape, x.dtype, x.device)
     s = x.framework.empty((batch, k), x.dtype, x.device)
     if math.prod(x.shape):
@@ -525,3 +573,16 @@ def _batch_model(x: Input, most: int) -> LowRankOperator:
     if most < k:
         columns, values = columns[:, :, :most], values[:, :most]
     return LowRankOperator(columns, values, check=False)
+
+
+def _batch_by_items(x: Input, most: int) -> LowRankOperator:
+    batch, d, _ = x.shape
+    U = x.framework.empty((batch, d, most), x.dtype, x.device)
+    s = x.framework.empty((batch, most), x.dtype, x.device)
+    U.data[...] = 0.0
+    s.data[...] = 0.0
+    for i in range(batch):
+        op = from_factor(x.array[i], rank=most)
+        U.data[i, :, : op.rank] = as_input(op.U, "U").data
+        s.data[i, : op.rank] = as_input(op.s, "s").data
+    return LowRankOperator(U.result(), s.result(), check=False)

@@ -471,6 +471,13 @@ void eigen_lanes(double* g, double* q, int k) {
              [](VecD x) { return Ops<VecD>::any(x != VecD{}); });
 }
 
+void widen(const float* from, int64_t n, double* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<double>(from[i]);
+}
+void narrow(const double* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]);
+}
+
 template <class T>
 constexpr LowRankLoops<T> loops() {
   return {dots<T>,        subtract<T>, square<T>,           scale<T>,
@@ -481,8 +488,8 @@ constexpr LowRankLoops<T> loops() {
 }  // namespace
 
 extern const LowRankTable lowrank_table;
-const LowRankTable lowrank_table = {loops<float>(), loops<double>(), small_lanes,
-                                    cholesky_lanes, solve_lanes,     eigen_lanes};
+const LowRankTable lowrank_table = {loops<float>(), loops<double>(), small_lanes, cholesky_lanes,
+                                    solve_lanes,    eigen_lanes,     widen,       narrow};
 
 }  // namespace MK_ISA
 }  // namespace mk

@@ -29,6 +29,8 @@ def turned(a):
 @pytest.mark.parametrize("shape", [(20, 3), (5, 5), (4, 9), (60, 40), (1, 1)])
 @pytest.mark.parametrize("with_diagonal", [False, True])
 def test_one_model(xp, dtype, shape, with_diagonal):
+    if xp.name == "jax" and shape not in ((20, 3), (4, 9)):
+        pytest.skip("JAX compiles every shape anew: a tall and a wide one do")
     rng = np.random.default_rng(0)
     d, _k = shape
     W = rng.standard_normal(shape).astype(dtype)

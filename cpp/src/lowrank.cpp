@@ -128,6 +128,18 @@ Block<T> rows_of(const Tall<T>& m, int64_t dim, int64_t first, int64_t n, bool p
   return {room.data(), lead};
 }
 
+// Numbers as float64, in their own place if they are.
+inline const double* widened(const double* x, int64_t, std::vector<double>&) { return x; }
+inline const double* widened(const float* x, int64_t n, std::vector<double>& room) {
+  if (room.size() < count_of(n)) room.resize(count_of(n));
+  lowrank_table().widen(x, n, room.data());
+  return room.data();
+}
+inline void narrow_to(const double* from, int64_t n, double* to) {
+  if (from != to) std::memcpy(to, from, count_of(n) * sizeof(double));
+}
+inline void narrow_to(const double* from, int64_t n, float* to) { lowrank_table().narrow(from, n, to); }
+
 // ---- models against vectors -----------------------------------------------------------------------------------------
 
 template <class T>
@@ -185,6 +197,7 @@ class Noise {
 template <class T>
 struct RowRoom {
   std::vector<T> tile_of_U, product, weights;
+  std::vector<double> sums, total;
   Noise<T> noise;
 };
 
@@ -276,41 +289,54 @@ void write_part(const LowRankArgs<T>& a, const typename RowGrid<T>::Part& p, con
 template <class T>
 void apply_to_rows(const LowRankArgs<T>& a) {
   RowGrid<T> grid{a};
-  int64_t k = a.rank, width = group<T> * k;
-  // Sums of every part and term; they are not kept where a part has all dimensions.
-  std::vector<double> kept(grid.blocks > 1 ? count_of(grid.size() * width * a.n_terms) : 0);
-  auto sums_of = [&](const typename RowGrid<T>::Part& p, int term, double* sums, RowRoom<T>& room) {
+  int64_t k = a.rank, width = group<T> * k, work = a.batch * a.rows * a.dim * k, blocks = grid.blocks;
+  auto project_part = [&](const typename RowGrid<T>::Part& p, int term, double* sums, RowRoom<T>& room) {
     Block<T> rows = rows_of_term(a, term, p, room);
     project_rows(a, a.U + p.item * a.dim * k, rows.data, rows.lead, p.n, p.from, p.width, sums, room);
   };
-  if (grid.blocks > 1)
-    for_each(grid.size(), a.batch * a.rows * a.dim * k, [&](int64_t i) {
+  auto in_ranges = [&](int64_t n, auto body) {
+    int64_t some = std::max<int64_t>(1, std::min<int64_t>(16, n / 64));
+    for_each((n + some - 1) / some, work, [&](int64_t range) {
       RowRoom<T> room;
-      auto p = grid.part(i);
-      for (int t = 0; t < a.n_terms; ++t)
-        if (a.terms[t].function != Spectral::identity) sums_of(p, t, kept.data() + (i * a.n_terms + t) * width, room);
+      for (int64_t i = range * some; i < std::min(n, (range + 1) * some); ++i) body(i, room);
     });
-  int64_t items = grid.size(), some = std::max<int64_t>(1, std::min<int64_t>(16, items / 64));
-  for_each((items + some - 1) / some, a.batch * a.rows * a.dim * k, [&](int64_t range) {
-    RowRoom<T> room;
-    std::vector<double> sums(count_of(width)), weights(count_of(width));
-    for (int64_t i = range * some; i < std::min(items, (range + 1) * some); ++i) {
+  };
+  if (blocks == 1) {
+    in_ranges(grid.size(), [&](int64_t i, RowRoom<T>& room) {
       auto p = grid.part(i);
-      std::fill(weights.begin(), weights.end(), 0.0);
+      room.sums.resize(count_of(width));
+      room.total.assign(count_of(width), 0.0);
       for (int t = 0; t < a.n_terms; ++t) {
         if (a.terms[t].function == Spectral::identity) continue;
-        if (grid.blocks == 1) {
-          sums_of(p, t, sums.data(), room);
-        } else {
-          std::fill(sums.begin(), sums.end(), 0.0);
-          for (int64_t b = 0, first = i / grid.blocks * grid.blocks; b < grid.blocks; ++b)
-            for (int64_t e = 0; e < p.n * k; ++e)
-              sums[count_of(e)] += kept[count_of(((first + b) * a.n_terms + t) * width + e)];
-        }
-        add_weights(a, p.item, t, sums.data(), p.n, weights.data());
+        project_part(p, t, room.sums.data(), room);
+        add_weights(a, p.item, t, room.sums.data(), p.n, room.total.data());
       }
-      write_part(a, p, weights.data(), room);
+      write_part(a, p, room.total.data(), room);
+    });
+    return;
+  }
+  std::vector<double> parts(count_of(grid.size() * width * a.n_terms)), weights(count_of(grid.size() / blocks * width));
+  in_ranges(grid.size(), [&](int64_t i, RowRoom<T>& room) {
+    auto p = grid.part(i);
+    for (int t = 0; t < a.n_terms; ++t)
+      if (a.terms[t].function != Spectral::identity)
+        project_part(p, t, parts.data() + (i * a.n_terms + t) * width, room);
+  });
+  for_each(grid.size() / blocks, grid.size() * width, [&](int64_t g) {
+    auto p = grid.part(g * blocks);
+    std::vector<double> sums(count_of(width));
+    for (int t = 0; t < a.n_terms; ++t) {
+      if (a.terms[t].function == Spectral::identity) continue;
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (int64_t b = 0; b < blocks; ++b) {
+        const double* part = parts.data() + ((g * blocks + b) * a.n_terms + t) * width;
+        for (int64_t e = 0; e < p.n * k; ++e) sums[count_of(e)] += part[e];
+      }
+      add_weights(a, p.item, t, sums.data(), p.n, weights.data() + g * width);
     }
+  });
+  in_ranges(grid.size(), [&](int64_t i, RowRoom<T>& room) {
+    write_part(a, grid.part(i), weights.data() + i / blocks * width, room);
   });
 }
 
@@ -406,62 +432,64 @@ void apply_to_vectors(const LowRankArgs<T>& a) {
 
 // ---- Gram matrices of a batch ---------------------------------------------------------------------------------------
 
-// As many items as a register of float64 has lanes are worked on together; element e of item l at [e * lanes + l].
-template <class T>
+// As many items as a register of float64 has lanes are worked on together; element e of item l at [e * lanes + l]. All of it
+// is in float64: Gram matrices square the condition of their columns.
 struct GramRoom {
   Aligned G, Q, c, least;
-  std::vector<double> sums, projection, root;
-  std::vector<T> scaled, padded, b, weights, small;
+  std::vector<double> sums, projection, root, wide, padded, b, weights, small, item, other;
 };
 
-// Rows from .. from + n of W, divided by the roots of the diagonal.
+// Rows from .. from + n of W (divided by the roots of the diagonal), and how many numbers may be read there.
 template <class T>
-const T* scaled_rows(const T* W, int64_t k, int64_t from, int64_t n, const std::vector<double>& root,
-                     std::vector<T>& room) {
-  if (root.empty()) return W + from * k;
-  room.resize(count_of(n * k));
+const double* wide_rows(const T* W, int64_t d, int64_t k, int64_t from, int64_t n, GramRoom& room, int64_t* readable) {
+  const double* w = widened(W + from * k, n * k, room.wide);
+  *readable = static_cast<const void*>(w) == static_cast<const void*>(W + from * k) ? (d - from) * k : n * k;
+  if (room.root.empty()) return w;
+  if (room.wide.size() < count_of(n * k)) room.wide.resize(count_of(n * k));
   for (int64_t i = 0; i < n; ++i) {
-    T r = static_cast<T>(root[count_of(from + i)]);
-    for (int64_t p = 0; p < k; ++p) room[count_of(i * k + p)] = W[(from + i) * k + p] * r;
+    double r = room.root[count_of(from + i)];
+    for (int64_t p = 0; p < k; ++p) room.wide[count_of(i * k + p)] = w[i * k + p] * r;
   }
-  return room.data();
+  *readable = n * k;
+  return room.wide.data();
 }
 
-template <class T>
-void add_gram(const T* w, int64_t k, int64_t n, std::vector<double>& sums, std::vector<T>& padded) {
+inline void add_gram(const double* w, int64_t k, int64_t n, std::vector<double>& sums, std::vector<double>& padded) {
   int64_t pad = padded_columns(k);
-  const T* b = w;
-  bool whole = k % loops<T>().lanes == 0;
+  const double* b = w;
+  bool whole = k % loops<double>().lanes == 0;
   if (!whole) {
-    padded.resize(count_of(n * pad), T(0));
-    for (int64_t i = 0; i < n; ++i) std::memcpy(padded.data() + i * pad, w + i * k, count_of(k) * sizeof(T));
+    if (padded.size() < count_of(n * pad)) padded.resize(count_of(n * pad), 0.0);
+    for (int64_t i = 0; i < n; ++i) std::memcpy(padded.data() + i * pad, w + i * k, count_of(k) * sizeof(double));
     b = padded.data();
   }
-  loops<T>().gram(w, k, k, b, whole ? k : pad, k, n, true, sums.data());
+  loops<double>().gram(w, k, k, b, whole ? k : pad, k, n, true, sums.data());
 }
 
-template <class T>
-void spread_gram(const std::vector<double>& sums, int64_t k, int lanes, int lane, double* G) {
+inline void spread_gram(const std::vector<double>& sums, int64_t k, int lanes, int lane, double* G) {
   for (int64_t p = 0; p < k; ++p)
     for (int64_t q = p; q < k; ++q)
       G[(p * k + q) * lanes + lane] = G[(q * k + p) * lanes + lane] = sums[count_of(p * k + q)];
 }
 
 template <class T>
-void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_t* failed, GramRoom<T>& room) {
+void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_t* failed, GramRoom& room) {
   const LowRankTable& small = lowrank_table();
+  const LowRankLoops<double>& wide = loops<double>();
   const int lanes = small.lanes;
   int64_t k = a.rank, d = a.dim;
   bool solve = a.function == Spectral::solve;
   double* G = room.G.get(k * k * lanes);
+  double* Q = solve ? nullptr : room.Q.get(k * k * lanes);
   double* c = room.c.get(k * lanes);
   double* least = room.least.get(lanes);
   std::fill(G, G + k * k * lanes, 0.0);
   std::fill(c, c + k * lanes, 0.0);
-  std::vector<double> logdet(count_of(lanes), 0.0);
+  std::vector<double> logdet(count_of(lanes), 0.0), most(count_of(lanes), 0.0);
   for (int64_t p = 0; p < k; ++p)
     for (int l = 0; l < lanes; ++l) G[(p * k + p) * lanes + l] = 1.0;  // of lanes without an item
   auto t_of = [&](int64_t item) { return a.diagonal ? 1.0 : a.t[a.t_per_batch ? item : 0]; };
+  room.root.clear();
   auto set_root = [&](int64_t item) {
     if (!a.diagonal) return;
     room.root.resize(count_of(d));
@@ -469,32 +497,32 @@ void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_
     for (int64_t i = 0; i < d; ++i) room.root[count_of(i)] = 1.0 / std::sqrt(static_cast<double>(D[i]));
   };
   // b as the projection and the result see it
-  auto rows_of_b = [&](const T* b, int64_t from, int64_t n) {
-    if (!a.diagonal || !solve) return b + from;
-    room.b.resize(count_of(n));
-    for (int64_t i = 0; i < n; ++i) room.b[count_of(i)] = b[from + i] * static_cast<T>(room.root[count_of(from + i)]);
-    return static_cast<const T*>(room.b.data());
+  auto wide_b = [&](int64_t item, int64_t from, int64_t n) {
+    const double* b = widened(a.b + item * d + from, n, room.b);
+    if (!a.diagonal || !solve) return b;
+    if (room.b.size() < count_of(n)) room.b.resize(count_of(n));
+    for (int64_t i = 0; i < n; ++i) room.b[count_of(i)] = b[i] * room.root[count_of(from + i)];
+    return static_cast<const double*>(room.b.data());
   };
+  int64_t readable;
   for (int64_t item = begin; item < end; ++item) {
     int lane = static_cast<int>(item - begin);
-    const T* W = a.W + item * d * k;
     set_root(item);
     room.sums.assign(count_of(k * k), 0.0);
     room.projection.assign(count_of(k), 0.0);
     for (int64_t from = 0; from < d; from += block) {
       poll_inside_chunk();
       int64_t n = std::min(block, d - from);
-      const T* w = scaled_rows(W, k, from, n, room.root, room.scaled);
+      const double* w = wide_rows(a.W + item * d * k, d, k, from, n, room, &readable);
       add_gram(w, k, n, room.sums, room.padded);
-      if (a.b) {
-        const T* b = rows_of_b(a.b + item * d, from, n);
-        loops<T>().project(w, k, (a.diagonal ? n : d - from) * k, b, n, room.projection.data());
-      }
+      if (a.b) wide.project(w, k, readable, wide_b(item, from, n), n, room.projection.data());
     }
     double t = t_of(item);
-    spread_gram<T>(room.sums, k, lanes, lane, G);
+    spread_gram(room.sums, k, lanes, lane, G);
     for (int64_t p = 0; p < k; ++p) {
-      if (solve) G[(p * k + p) * lanes + lane] += t;
+      double& g = G[(p * k + p) * lanes + lane];
+      most[count_of(lane)] = std::max(most[count_of(lane)], g);
+      if (solve) g += t;
       c[p * lanes + lane] = room.projection[count_of(p)];
     }
     double sum = static_cast<double>(d - k) * std::log(t);
@@ -502,102 +530,131 @@ void woodbury_group(const WoodburyArgs<T>& a, int64_t begin, int64_t end, uint8_
       for (int64_t i = 0; i < d; ++i) sum -= 2.0 * std::log(room.root[count_of(i)]);
     logdet[count_of(lane)] = sum;
   }
-  if (solve) {
-    std::fill(least, least + lanes, 1.0);
-    if (k > 0) small.cholesky(G, static_cast<int>(k), least);
-    if (k > 0) small.cholesky_solve(G, static_cast<int>(k), c);
+  if (k > 0 && solve) {
+    small.cholesky(G, static_cast<int>(k), least);
+    small.cholesky_solve(G, static_cast<int>(k), c);
   } else if (k > 0) {
-    double* Q = room.Q.get(k * k * lanes);
     small.eigen(G, Q, static_cast<int>(k));
   }
   for (int64_t item = begin; item < end; ++item) {
     int lane = static_cast<int>(item - begin);
     double t = t_of(item), alpha = solve ? 1.0 / t : 1.0 / std::sqrt(t), sum = logdet[count_of(lane)];
-    room.weights.assign(count_of(padded_columns(k)), T(0));
+    // t below the rounding of the Gram matrix: nothing is left of the part beside the columns
+    bool bad = k > 0 && !(t > std::numeric_limits<double>::epsilon() * most[count_of(lane)]);
+    room.weights.assign(count_of(padded_columns(k)), 0.0);
     if (solve) {
-      bool bad = !(least[lane] > 0.0);
-      failed[item] = bad;
+      bad = bad || (k > 0 && !(least[lane] > 0.0));
       for (int64_t p = 0; p < k; ++p) {
         sum += 2.0 * std::log(G[(p * k + p) * lanes + lane]);
-        double y = bad ? std::numeric_limits<double>::quiet_NaN() : -c[p * lanes + lane] / t;
-        room.weights[count_of(p)] = static_cast<T>(y);
+        room.weights[count_of(p)] = -c[p * lanes + lane] / t;
       }
     } else {
-      const double* Q = room.Q.get(k * k * lanes);
-      room.projection.assign(count_of(k), 0.0);
       for (int64_t e = 0; e < k; ++e) {
         double g = G[(e * k + e) * lanes + lane], dot = 0.0;
-        failed[item] |= !std::isfinite(g);
+        bad = bad || !std::isfinite(g);
         sum += std::log(g + t);
         for (int64_t p = 0; p < k; ++p) dot += Q[(p * k + e) * lanes + lane] * c[p * lanes + lane];
         double rt = std::sqrt(t), rg = std::sqrt(g + t);
         dot *= -1.0 / (rt * rg * (rt + rg));
-        for (int64_t p = 0; p < k; ++p) room.projection[count_of(p)] += Q[(p * k + e) * lanes + lane] * dot;
+        for (int64_t p = 0; p < k; ++p) room.weights[count_of(p)] += Q[(p * k + e) * lanes + lane] * dot;
       }
-      for (int64_t p = 0; p < k; ++p) room.weights[count_of(p)] = static_cast<T>(room.projection[count_of(p)]);
     }
+    failed[item] = bad;
+    if (bad) std::fill(room.weights.begin(), room.weights.begin() + k, std::numeric_limits<double>::quiet_NaN());
     if (a.logdet) a.logdet[item] = sum;
     if (!a.out) continue;
     set_root(item);
+    room.other.resize(count_of(std::min(block, d)));
     for (int64_t from = 0; from < d; from += block) {
       int64_t n = std::min(block, d - from);
-      const T* w = scaled_rows(a.W + item * d * k, k, from, n, room.root, room.scaled);
-      const T* b = rows_of_b(a.b + item * d, from, n);
-      T* out = a.out + item * d + from;
-      loops<T>().expand(w, k, (a.diagonal ? n : d - from) * k, room.weights.data(), b, static_cast<T>(alpha), out, n);
+      const double* w = wide_rows(a.W + item * d * k, d, k, from, n, room, &readable);
+      double* out = room.other.data();
+      wide.expand(w, k, readable, room.weights.data(), wide_b(item, from, n), alpha, out, n);
       if (a.diagonal)
-        for (int64_t i = 0; i < n; ++i) out[i] *= static_cast<T>(room.root[count_of(from + i)]);
+        for (int64_t i = 0; i < n; ++i) out[i] *= room.root[count_of(from + i)];
+      narrow_to(out, n, a.out + item * d + from);
     }
   }
 }
 
+// Columns of `item` (d, k) that are nearly orthonormal made so, by Newton's iteration for the polar factor; those of zeros stay.
+inline void orthonormalise(int64_t d, int64_t k, GramRoom& room) {
+  int64_t pad = padded_columns(k);
+  for (int round = 0; round < 8; ++round) {
+    room.sums.assign(count_of(k * k), 0.0);
+    for (int64_t from = 0; from < d; from += block)
+      add_gram(room.item.data() + from * k, k, std::min(block, d - from), room.sums, room.padded);
+    double off = 0.0;
+    for (int64_t p = 0; p < k; ++p)
+      for (int64_t q = p; q < k; ++q) {
+        double g = room.sums[count_of(p * k + q)], unit = p == q && g != 0.0 ? 1.0 : 0.0;
+        off = std::max(off, std::abs(g - unit));
+        double m = (p == q ? 1.5 : 0.0) - 0.5 * g;
+        room.small[count_of(p * pad + q)] = room.small[count_of(q * pad + p)] = m;
+      }
+    if (!(off > 1e-13)) return;
+    room.other.resize(count_of(d * k));
+    loops<double>().multiply(room.item.data(), k, d, k, room.small.data(), pad, k, false, room.other.data(), k);
+    room.item.swap(room.other);
+  }
+}
+
 template <class T>
-void factor_group(int64_t begin, int64_t end, int64_t d, int64_t k, const T* W, T* U, T* s, GramRoom<T>& room) {
+void factor_group(int64_t begin, int64_t end, int64_t d, int64_t k, const T* W, T* U, T* s, GramRoom& room) {
   const LowRankTable& small = lowrank_table();
   const int lanes = small.lanes;
   double *G = room.G.get(k * k * lanes), *Q = room.Q.get(k * k * lanes);
   std::fill(G, G + k * k * lanes, 0.0);
+  room.root.clear();
+  int64_t readable;
   for (int64_t item = begin; item < end; ++item) {
     room.sums.assign(count_of(k * k), 0.0);
     for (int64_t from = 0; from < d; from += block) {
       poll_inside_chunk();
-      add_gram(W + (item * d + from) * k, k, std::min(block, d - from), room.sums, room.padded);
+      int64_t n = std::min(block, d - from);
+      add_gram(wide_rows(W + item * d * k, d, k, from, n, room, &readable), k, n, room.sums, room.padded);
     }
-    spread_gram<T>(room.sums, k, lanes, static_cast<int>(item - begin), G);
+    spread_gram(room.sums, k, lanes, static_cast<int>(item - begin), G);
   }
   small.eigen(G, Q, static_cast<int>(k));
   int64_t pad = padded_columns(k);
-  room.small.assign(count_of(k * pad), T(0));
   std::vector<int64_t> order(count_of(k));
+  // float32 columns carry their own rounding: what it leaves of dependent ones is not a direction
+  const double rounding = static_cast<double>(std::numeric_limits<T>::epsilon());
+  const double floor = static_cast<double>(k) * std::max(std::numeric_limits<double>::epsilon(), rounding * rounding);
   for (int64_t item = begin; item < end; ++item) {
     int lane = static_cast<int>(item - begin);
     auto g = [&](int64_t e) { return G[(e * k + e) * lanes + lane]; };
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int64_t p, int64_t q) { return g(p) > g(q); });
-    double floor = static_cast<double>(k) * std::numeric_limits<double>::epsilon() * g(order[0]);
-    // float32 columns carry their own rounding: what it leaves of dependent ones is not a direction
-    double rounding = static_cast<double>(std::numeric_limits<T>::epsilon());
-    floor = std::max(floor, static_cast<double>(k) * rounding * rounding * g(order[0]));
+    double most = g(order[0]), last = most;
+    room.small.assign(count_of(k * pad), 0.0);
     for (int64_t e = 0; e < k; ++e) {
       int64_t o = order[count_of(e)];
-      bool kept = g(o) > floor;
+      bool kept = g(o) > floor * most;
+      if (kept) last = g(o);
       s[item * k + e] = kept ? static_cast<T>(g(o)) : T(0);
       double scale = kept ? 1.0 / std::sqrt(g(o)) : 0.0;
-      for (int64_t p = 0; p < k; ++p)
-        room.small[count_of(p * pad + e)] = static_cast<T>(scale * Q[(p * k + o) * lanes + lane]);
+      for (int64_t p = 0; p < k; ++p) room.small[count_of(p * pad + e)] = scale * Q[(p * k + o) * lanes + lane];
     }
-    const T* w = W + item * d * k;
-    loops<T>().multiply(w, k, d, k, room.small.data(), pad, k, false, U + item * d * k, k);
+    room.item.resize(count_of(d * k));
+    for (int64_t from = 0; from < d; from += block) {
+      int64_t n = std::min(block, d - from);
+      const double* w = wide_rows(W + item * d * k, d, k, from, n, room, &readable);
+      loops<double>().multiply(w, k, n, k, room.small.data(), pad, k, false, room.item.data() + from * k, k);
+    }
+    if (last < 1e-6 * most) orthonormalise(d, k, room);
+    narrow_to(room.item.data(), d * k, U + item * d * k);
   }
 }
 
 // body(begin, end) for groups of as many items as there are lanes, a range of groups with one room each.
-template <class T, class Body>
+template <class Body>
 void for_groups(int64_t batch, int64_t each, Body body) {
   int64_t lanes = lowrank_table().lanes, groups = (batch + lanes - 1) / lanes;
   int64_t some = std::max<int64_t>(1, enough_work / std::max<int64_t>(1, each * lanes));
   for_each((groups + some - 1) / some, batch * each, [&](int64_t range) {
-    GramRoom<T> room;
+    GramRoom room;
     for (int64_t g = range * some; g < std::min(groups, (range + 1) * some); ++g)
       body(g * lanes, std::min(batch, (g + 1) * lanes), room);
   });
@@ -664,15 +721,19 @@ void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Que
   if (size == 0 || dim == 0) return;
   auto as_rows = [](const Tall<T>& m) { return m.rows || m.columns == 1; };
   if (as_rows(A) && as_rows(B) && k * l <= 4 * std::max(k, l)) {
-    // Dot products, without blocks of columns. The longer list goes by rows.
+    // Dot products, without blocks of columns.
     const Tall<T>&many = k >= l ? A : B, &few = k >= l ? B : A;
     int64_t n = blocks_of(dim);
     std::vector<double> parts(count_of(n * size), 0.0);
     for_each(n, dim * size, [&](int64_t i) {
       int64_t first = i * block, rows = std::min(block, dim - first);
-      for (int64_t q = 0; q < few.columns; ++q)
-        loops<T>().dots(many.data + first, dim, many.columns, few.data + q * dim + first, rows,
-                        parts.data() + i * size + q * many.columns);
+      std::vector<double> room_few, room_many;
+      for (int64_t q = 0; q < few.columns; ++q) {
+        const double* w = widened(few.data + q * dim + first, rows, room_few);
+        for (int64_t p = 0; p < many.columns; ++p)
+          loops<double>().dots(widened(many.data + p * dim + first, rows, room_many), 0, 1, w, rows,
+                               parts.data() + i * size + q * many.columns + p);
+      }
     });
     for (int64_t i = 0; i < n; ++i)
       for (int64_t e = 0; e < size; ++e) {
@@ -690,12 +751,15 @@ void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Que
     auto& part = parts[count_of(i)];
     part.assign(count_of(size), 0.0);
     std::vector<T> room_a, room_b;
+    std::vector<double> wide_a, wide_b;
     int64_t last = std::min(dim, (i + 1) * chunk);
     for (int64_t first = i * chunk; first < last; first += tall_rows) {
       int64_t rows = std::min(tall_rows, last - first);
       Block<T> y = rows_of(B, dim, first, rows, true, room_b);
       Block<T> x = same ? y : rows_of(A, dim, first, rows, false, room_a);
-      loops<T>().gram(x.data, x.lead, k, y.data, y.lead, l, rows, same, part.data());
+      const double* right = widened(y.data, rows * y.lead, wide_b);
+      const double* left = same ? right : widened(x.data, rows * x.lead, wide_a);
+      loops<double>().gram(left, x.lead, k, right, y.lead, l, rows, same, part.data());
       if ((first / tall_rows) % 16 == 15) poll_inside_chunk();
     }
   });
@@ -806,17 +870,15 @@ void lowrank_quadratic(const LowRankArgs<T>& a, double* out, Queue) {
 template <class T>
 int64_t woodbury(const WoodburyArgs<T>& a, Queue) {
   std::vector<uint8_t> failed(count_of(a.batch), 0);
-  for_groups<T>(a.batch, a.dim * a.rank * (a.rank + 4), [&](int64_t begin, int64_t end, GramRoom<T>& room) {
-    woodbury_group(a, begin, end, failed.data(), room);
-  });
+  for_groups(a.batch, a.dim * a.rank * (a.rank + 4),
+             [&](int64_t begin, int64_t end, GramRoom& room) { woodbury_group(a, begin, end, failed.data(), room); });
   return std::accumulate(failed.begin(), failed.end(), int64_t{0});
 }
 
 template <class T>
 void gram_factor(int64_t batch, int64_t dim, int64_t rank, const T* W, T* U, T* s, Queue) {
-  for_groups<T>(batch, (dim + 8 * rank) * rank * (rank + 4), [&](int64_t begin, int64_t end, GramRoom<T>& room) {
-    factor_group(begin, end, dim, rank, W, U, s, room);
-  });
+  for_groups(batch, (dim + 8 * rank) * rank * (rank + 4),
+             [&](int64_t begin, int64_t end, GramRoom& room) { factor_group(begin, end, dim, rank, W, U, s, room); });
 }
 
 template <class T>

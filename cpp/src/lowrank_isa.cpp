@@ -112,31 +112,40 @@ void scale(const T* w, T factor, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = w[i] * factor;
 }
 
+// A register of float64 from consecutive numbers.
+MK_HD VecD load_wide(const double* p) { return load<VecD>(p); }
+MK_HD VecD load_wide(const float* p) {
+  typedef float HalfF __attribute__((vector_size(register_bytes / 2)));
+  HalfF v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, VecD);
+}
+
+// In float64: what is made of these sums are small differences.
 template <class T>
 void dots_of_two(const T* a, const T* b, int64_t n, double* sums) {
-  using V = typename VectorOf<T>::type;
-  constexpr int N = Ops<V>::N;
-  V aa[2] = {}, ab[2] = {}, bb[2] = {};
+  constexpr int N = Ops<VecD>::N;
+  VecD aa[2] = {}, ab[2] = {}, bb[2] = {};
   int64_t i = 0;
   for (; i + 2 * N <= n; i += 2 * N) {
 #pragma GCC unroll 2
     for (int c = 0; c < 2; ++c) {
-      V x = load<V>(a + i + c * N), y = load<V>(b + i + c * N);
+      VecD x = load_wide(a + i + c * N), y = load_wide(b + i + c * N);
       aa[c] += x * x;
       ab[c] += x * y;
       bb[c] += y * y;
     }
   }
-  for (; i < n; i += N) {
-    int rest = static_cast<int>(n - i < N ? n - i : N);
-    V x = load_first<V>(a + i, rest), y = load_first<V>(b + i, rest);
-    aa[0] += x * x;
-    ab[0] += x * y;
-    bb[0] += y * y;
+  double rest[3] = {};
+  for (; i < n; ++i) {
+    double x = static_cast<double>(a[i]), y = static_cast<double>(b[i]);
+    rest[0] += x * x;
+    rest[1] += x * y;
+    rest[2] += y * y;
   }
-  sums[0] += sum_lanes(aa[0] + aa[1]);
-  sums[1] += sum_lanes(ab[0] + ab[1]);
-  sums[2] += sum_lanes(bb[0] + bb[1]);
+  sums[0] += sum_lanes(aa[0] + aa[1]) + rest[0];
+  sums[1] += sum_lanes(ab[0] + ab[1]) + rest[1];
+  sums[2] += sum_lanes(bb[0] + bb[1]) + rest[2];
 }
 
 template <class T, int C>
@@ -471,6 +480,13 @@ void eigen_lanes(double* g, double* q, int k) {
              [](VecD x) { return Ops<VecD>::any(x != VecD{}); });
 }
 
+void widen(const float* from, int64_t n, double* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<double>(from[i]);
+}
+void narrow(const double* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]);
+}
+
 template <class T>
 constexpr LowRankLoops<T> loops() {
   return {dots<T>,        subtract<T>, square<T>,           scale<T>,
@@ -481,8 +497,8 @@ constexpr LowRankLoops<T> loops() {
 }  // namespace
 
 extern const LowRankTable lowrank_table;
-const LowRankTable lowrank_table = {loops<float>(), loops<double>(), small_lanes,
-                                    cholesky_lanes, solve_lanes,     eigen_lanes};
+const LowRankTable lowrank_table = {loops<float>(), loops<double>(), small_lanes, cholesky_lanes,
+                                    solve_lanes,    eigen_lanes,     widen,       narrow};
 
 }  // namespace MK_ISA
 }  // namespace mk

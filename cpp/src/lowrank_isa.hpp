@@ -52,6 +52,8 @@ struct LowRankTable {
   void (*cholesky)(double* g, int k, double* least);          // least (lanes,): the smallest pivot
   void (*cholesky_solve)(const double* g, int k, double* x);  // x (k, lanes)
   void (*eigen)(double* g, double* q, int k);
+  void (*widen)(const float* from, int64_t n, double* to);
+  void (*narrow)(const double* from, int64_t n, float* to);
 };
 MK_FAMILY_TABLE(LowRankTable, lowrank_table)
 

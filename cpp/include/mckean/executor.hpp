@@ -399,8 +399,7 @@ KeptEntries transport_kept(Transport<T>& transport, const Scalings& at, int64_t 
 // ---- low-rank models; functions that return host memory wait for the device
 template <class T>
 LanczosStep lanczos_step(const LanczosArgs<T>& args, Queue queue);
-// out host (A.columns, B.columns) = A^T B; products of float32 numbers are added in float32 for some hundred rows, then in
-// double.
+// out host (A.columns, B.columns) = A^T B, in float64 throughout
 template <class T>
 void tall_gram(int64_t dim, const Tall<T>& A, const Tall<T>& B, double* out, Queue queue);
 // out = A M, or out += A M: M host (A.columns, columns); out (dim, columns), or with out_rows (columns, dim). With both as

@@ -195,6 +195,8 @@ def _picture(folder: Path, seen: list[Any], advice: Any) -> Path:
     axes[-1].axhline(seen[-1][1][0], color="gray", lw=0.8, label="all images")
     axes[-1].set(title="largest eigenvalue after training", xlabel="batch")
     axes[-1].set_xticks(B, [str(b) for b in _BATCHES])
+    levels = [v for v in (0.5, 1, 1.5, 2, 3, 4, 6, 8) if v > 0.8 * seen[-1][1][0]]
+    axes[-1].set_yticks(levels, [str(v) for v in levels])
     axes[-1].minorticks_off()
     axes[-1].legend()
     figure.suptitle("The Hessian of a network on digits: a bulk near zero and a few outliers")

@@ -32,9 +32,7 @@ __all__ = [
 Doubles = np.ndarray[Any, Any]
 _NATIVE_RANK = 32  # up to which one vector goes to native code, as an item of a batch does
 _HOST_RANK = 64  # above which items of a batch go one by one, with NumPy's algebra of k x k
-_SPREAD = (
-    1e-5  # of eigenvalues, from which columns are made orthonormal by more than one Gram matrix
-)
+_SPREAD = {"float32": 1e-2, "float64": 1e-5}  # of eigenvalues: one Gram matrix is not enough for U
 
 
 def from_factor(W: Any, *, rank: int | None = None) -> LowRankOperator:
@@ -89,7 +87,7 @@ def from_factor(W: Any, *, rank: int | None = None) -> LowRankOperator:
         return _model(U, s, x)
     place = x.framework, x.device
     s, Q = _spectrum(_native.gram(x.data, x.data, place), x, most, k)
-    if s.size and s[-1] < _SPREAD * s[0]:
+    if s.size and s[-1] < _SPREAD[x.dtype] * s[0]:
         return _whole_model(x, most)
     out = x.framework.empty((d, s.size), x.dtype, x.device)
     if s.size:
@@ -562,7 +560,7 @@ def _model(U: Any, s: Doubles, x: Input) -> LowRankOperator:
 def _batch_model(x: Input, most: int) -> LowRankOperator:
     batch, _, k = x.shape
     check_finite(x, "W")
-    if k > _HOST_RANK and x.device == "cpu" and math.prod(x.shape):
+    if k > _HOST_RANK and x.device == "cpu" and 0 not in x.shape:
         return _batch_by_items(x, most)
     U = x.framework.empty(x.shape, x.dtype, x.device)
     s = x.framework.empty((batch, k), x.dtype, x.device)

@@ -109,13 +109,14 @@ class Dense:
             L = np.linalg.cholesky(shifted)
         except np.linalg.LinAlgError:
             return None
-        return -_cholesky_solve(L, g)
+        return _cholesky_solve(L, -g)
 
 
 def _cholesky_solve(L: Vector, g: Vector) -> Vector:
     """(L L^T)^-1 g by blocks of the diagonal: NumPy has no triangular solution, and another factorisation of the
     whole matrix would cost twice the first."""
-    x, n = g.copy(), len(g)
+    x: Vector = g.copy()
+    n = len(g)
     starts = range(0, n, _BLOCK)
     for i in starts:
         j = min(i + _BLOCK, n)

@@ -1,5 +1,9 @@
 """Models of any columns against dense linear algebra in float64."""
 
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -152,12 +156,104 @@ def test_batches_of_factors(xp, dtype):
 
 def test_rank_is_found(dtype):
     rng = np.random.default_rng(4)
-    W = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 8))).astype("float64")
+    W = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 8))).astype(dtype)
     assert from_factor(W).rank == 3
     assert from_factor(W.T.copy()).rank == 3
     assert from_factor(np.zeros((6, 2), dtype)).rank == 0
     assert from_factor(np.zeros((6, 0), dtype)).rank == 0
     assert from_factor(np.zeros((0, 4, 2), dtype)).batch == 0
+
+
+def test_dependent_columns(dtype):
+    """Whatever is left of them: columns are orthonormal, of that number, and the matrix is what it was."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        d, k = int(rng.integers(5, 60)), int(rng.integers(2, 20))
+        rank = int(rng.integers(1, min(d, k) + 1))
+        W = rng.standard_normal((d, rank)) @ rng.standard_normal((rank, k))
+        W = W.astype(dtype)
+        small = W.copy()
+        small[:, 0] *= np.array(1e-7 if dtype == "float64" else 1e-4, dtype)
+        for V in (W, small):
+            op = from_factor(V)
+            U, A = op.U.astype(float), V.astype(float) @ V.T.astype(float)
+            off = 1e-9 if dtype == "float64" else 2e-6
+            np.testing.assert_allclose(U.T @ U, np.eye(op.rank), atol=off)
+            assert (op.s > 0).all() and (V is small or op.rank == rank)
+            error = abs((U * op.s.astype(float)) @ U.T - A).max() / abs(A).max()
+            assert error < (1e-13 if dtype == "float64" else 2e-6)
+
+
+@pytest.mark.parametrize("with_diagonal", [False, True])
+def test_batches_of_large_rank(xp, dtype, with_diagonal):
+    """Items of more than 64 columns are single models, one after the other."""
+    rng = np.random.default_rng(8)
+    W = rng.standard_normal((3, 90, 70)).astype(dtype)
+    b = rng.standard_normal((3, 90)).astype(dtype)
+    D = rng.uniform(0.5, 2.0, (3, 90)).astype(dtype)
+    t = 0.5 if with_diagonal else np.array([0.5, 1.0, 2.0])
+    x, y = xp.asarray(W), xp.asarray(b)
+    whole = {"diagonal": xp.asarray(D)} if with_diagonal else {}
+    solved, rooted = woodbury_solve(x, y, t, **whole), woodbury_sqrt_solve(x, y, t, **whole)
+    logs = woodbury_logdet(x, t, **whole)
+    assert xp.dtype(logs) == dtype
+    tol = 1e-2 if dtype == "float32" else 1e-10
+    for i in range(3):
+        W64, ti = W[i].astype(float), t if with_diagonal else t[i]
+        A = W64 @ W64.T + ti * np.eye(90) + (np.diag(D[i].astype(float)) if with_diagonal else 0)
+        want = np.linalg.solve(A, b[i])
+        np.testing.assert_allclose(xp.to_numpy(solved)[i], want, atol=tol)
+        np.testing.assert_allclose(xp.to_numpy(logs)[i], np.linalg.slogdet(A)[1], rtol=tol)
+        if not with_diagonal:
+            np.testing.assert_allclose(xp.to_numpy(rooted)[i], inverse_root(A) @ b[i], atol=tol)
+    op = from_factor(x)
+    assert op.rank == 70 and op.batch == 3
+    dense = W.astype(float) @ turned(W.astype(float))
+    scale = abs(dense).max()
+    np.testing.assert_allclose(xp.to_numpy(op.to_dense()), dense, atol=tol * 1e-2 * scale)
+    W[1] = 0.0
+    some = from_factor(xp.asarray(W), rank=5)
+    assert some.rank == 5 and not xp.to_numpy(some.s)[1].any()
+    W[2, 0, 0] = np.nan
+    for call in (woodbury_solve, woodbury_sqrt_solve):
+        with pytest.raises(ValueError, match="W: expected finite"):
+            call(xp.asarray(W), y, 0.5)
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals")
+@pytest.mark.parametrize("call", ["woodbury", "batch", "large rank", "apply", "gram"])
+def test_interrupts_are_heard(call):
+    """Within the calls, which together would take minutes."""
+    rng = np.random.default_rng(9)
+    W = rng.standard_normal((200_000, 32)).astype("float32")
+    many, wide = W.reshape(2000, 100, 32), W[:32_000].reshape(4, 2000, 128)
+    op = mk.lowrank.LowRankOperator(W, np.ones(32, "float32"), check=False)
+    rows = np.ones((16, 200_000), "float32")
+    calls = {
+        "woodbury": lambda: woodbury_sqrt_solve(W, rows[0], 1.0),
+        "batch": lambda: from_factor(many),
+        "large rank": lambda: woodbury_sqrt_solve(wide, rows[0, :8000].reshape(4, 2000), 1.0),
+        "apply": lambda: op.solve(rows, 1.0, axis=-1),
+        "gram": lambda: from_factor(W),
+    }
+    heard = []
+
+    def interrupt(*_):
+        heard.append(time.perf_counter())
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        begin = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            while time.perf_counter() - begin < 60:
+                calls[call]()
+        assert time.perf_counter() - begin < 5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert heard and np.isfinite(calls[call]() if call != "batch" and call != "gram" else 0.0).all()
 
 
 def test_small_singular_values():

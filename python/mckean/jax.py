@@ -46,6 +46,16 @@ def hvp(f: Callable[[Any], Any], x: Any, v: Any) -> Any:
     """
     import jax
 
+    (leaves, tree), (along, other) = jax.tree.flatten(x), jax.tree.flatten(v)
+    if tree != other:
+        raise TypeError(f"v: expected the structure of x, {tree}, got {other}")
+    for at, to in zip(leaves, along, strict=True):
+        wanted, found = (getattr(a, "shape", ()) for a in (at, to))
+        if wanted != found:
+            raise ValueError(f"v: expected shape {wanted} to match x, got {found}")
+        dtypes = [getattr(a, "dtype", None) for a in (at, to)]
+        if None not in dtypes and dtypes[0] != dtypes[1]:
+            raise TypeError(f"v: expected {dtypes[0]} to match x, got {dtypes[1]}")
     return jax.jvp(jax.grad(_scalar(f, "f")), (x,), (v,))[1]
 
 

@@ -173,10 +173,16 @@ def _given(gradient: Any, at: Input) -> Any:
 def _product(grad: Any, at: Input, v: Input, scheme: str, gradient: Any) -> Any:
     wide = at.framework.cast
     x64, v64 = wide(at.array, "float64"), wide(v.array, "float64")
-    length = (v64 * v64).sum(-1) ** 0.5
-    zero = length == 0
-    if not math.prod(at.shape) or bool(zero.all()):
+    # Of entries of at most 1 the squares neither overflow nor vanish all.
+    if not math.prod(at.shape):
         return v.array * 0
+    largest = at.framework.row_max(abs(v64))
+    zero = largest == 0
+    if bool(zero.all()):
+        return v.array * 0
+    largest = (largest + zero)[..., None]
+    v64 = v64 / largest
+    length = (v64 * v64).sum(-1) ** 0.5
     step = _STEPS[scheme, at.dtype] * (1.0 + (x64 * x64).sum(-1) ** 0.5)
     # Rows with v = 0 stay at x.
     h = (step / (length + zero))[..., None]
@@ -188,7 +194,8 @@ def _product(grad: Any, at: Input, v: Input, scheme: str, gradient: Any) -> Any:
             behind = _evaluate(grad, at.array, at, "x")
     else:
         behind, span = _evaluate(grad, wide(x64 - move, at.dtype), at, "x - h v"), 2.0 * h
-    return wide((wide(ahead, "float64") - wide(behind, "float64")) / span, at.dtype)
+    change = (wide(ahead, "float64") - wide(behind, "float64")) / span
+    return wide(change * largest, at.dtype)
 
 
 def _evaluate(grad: Any, x: Any, at: Input, where: str) -> Any:

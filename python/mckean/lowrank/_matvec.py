@@ -446,6 +446,10 @@ class Matvec:
             usual = _ALLOWED[self.dtype] if self.error else _ROUNDED
             allowed = max(usual, 10 * self.error) * min(1.0, 10.0 / root)
         if abs(left - right) > allowed * size:
+            if size < 1e-150:
+                raise ValueError(
+                    f"{self.name}: expected a larger scale, products are too small to square"
+                )
             raise ValueError(
                 f"{self.name}: expected a symmetric matrix, got y.Ax = {left:.9g} and "
                 f"x.Ay = {right:.9g} for random unit vectors (|Ay| = {size:.3g}); check=False "

@@ -142,7 +142,10 @@ def learning_rate_advice(
         Of heavy-ball gradient descent, in [0, 1).
     n_steps : int
         Products for each batch, at most.
-    seed, check, fd, like, dtype, device
+    check : bool
+        Whether to probe the symmetry of every batch; that of the first one of every size is probed anyway, which
+        costs a product.
+    seed, fd, like, dtype, device
         As of `lanczos`.
 
     Returns
@@ -201,7 +204,9 @@ def learning_rate_advice(
             A = Matvec(matvec, d, like=like, dtype=dtype, device=device, fd=fd, name="hvp_batch")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # said once, below
-                top = pairs_of(A, 1, seed, "LA", _TOL, n_steps, check=check)
+                # Batches of one size are mostly products of one function.
+                probe = check or number == 0
+                top = pairs_of(A, 1, seed, "LA", _TOL, n_steps, check=probe)
             value = float(top.theta[0])
             if value <= 0:
                 raise ValueError(

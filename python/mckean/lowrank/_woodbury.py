@@ -86,9 +86,10 @@ def from_factor(W: Any, *, rank: int | None = None) -> LowRankOperator:
         U = x.framework.asarray(np.ascontiguousarray(Q, x.dtype), x.device)
         return _model(U, s, x)
     place = x.framework, x.device
-    s, Q = _spectrum(_native.gram(x.data, x.data, place), x, most, k)
+    s, Q = _spectrum(_native.gram(x.data, x.data, place), x, min(d, k), k)
     if s.size and s[-1] < _SPREAD[x.dtype] * s[0]:
         return _whole_model(x, most)
+    s, Q = s[:most], Q[:, :most]
     out = x.framework.empty((d, s.size), x.dtype, x.device)
     if s.size:
         _native.multiply(x.data, Q / np.sqrt(s), out.data, place)
@@ -142,7 +143,8 @@ def woodbury_solve(
 
     Notes
     -----
-    Every call forms W^T W. For several with one W make a model once, with `from_factor`.
+    Every call forms W^T W. For several with one W make a model once, with `from_factor`. Numbers of b are not checked:
+    NaN or infinity spreads over all of the vector that it is in, and over no other.
 
     Examples
     --------
@@ -553,7 +555,7 @@ def _floor(k: int, dtype: str) -> float:
 
 
 def _model(U: Any, s: Doubles, x: Input) -> LowRankOperator:
-    values = x.framework.asarray(np.ascontiguousarray(s, x.dtype), x.device)
+    values = x.framework.asarray(np.array(s, x.dtype, order="C"), x.device)
     return LowRankOperator(U, values, check=False)
 
 

@@ -185,3 +185,14 @@ def test_wrong_arguments():
     ]:
         with pytest.raises(kind, match=f"^{message}"):
             call()
+
+
+@pytest.mark.parametrize("scheme", ["central", "forward"])
+def test_vectors_whose_squares_leave_the_range(scheme):
+    a, x = np.array([3.0, 1.0]), np.ones(2)
+    for size in (1e170, 1e-170, 5e-324, -1e170):
+        found = hvp(lambda x: a * x, x, np.array([size, 0.0]), scheme=scheme)
+        np.testing.assert_allclose(found, [3.0 * size, 0.0], rtol=1e-7)
+    rows = np.array([[1e170, 0.0], [0.0, 0.0], [1e-170, 1e-171]])
+    found = hvp(lambda x: a * x, np.ones((3, 2)), rows, scheme=scheme)
+    np.testing.assert_allclose(found, a * rows, rtol=1e-6)

@@ -124,6 +124,9 @@ def test_wrong_arguments():
             "f: expected a scalar",
         ),
         (lambda: front.hvp(lambda x: None, x, x), ValueError, "f: expected a scalar, got NoneType"),
+        (lambda: front.hvp(jnp.sum, x, x[:1]), ValueError, "v: expected shape"),
+        (lambda: front.hvp(jnp.sum, x, {"a": x}), TypeError, "v: expected the structure of x"),
+        (lambda: front.hvp(jnp.sum, x, x.astype(int)), TypeError, "v: expected float"),
         (
             lambda: front.ggn_matvec(lambda p: p, lambda z: z, x)(x),
             ValueError,

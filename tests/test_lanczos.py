@@ -266,6 +266,11 @@ def test_finite_differences():
         ({"dtype": "float16"}, TypeError, "dtype: expected float32 or float64"),
         ({"device": "tpu"}, ValueError, "device: expected 'cpu', 'cuda'"),
         ({"matvec": np.triu(np.ones((10, 10)))}, ValueError, "matvec: expected a symmetric matrix"),
+        (
+            {"matvec": 1e-200 * (np.ones((10, 10)) + np.diag(np.arange(10.0)))},
+            ValueError,
+            "matvec: expected a larger scale, products are too small to square",
+        ),
         ({"matvec": lambda v: v * np.nan}, FloatingPointError, "matvec: product 1 holds NaN"),
         ({"matvec": lambda v: v * np.inf, "check": False}, FloatingPointError, "matvec: product 1 "),
         ({"matvec": lambda v: v[:3]}, ValueError, r"matvec: expected shape \(10,\), got \(3,\)"),

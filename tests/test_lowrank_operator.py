@@ -611,3 +611,25 @@ def test_threads_do_not_change_a_bit(dtype):
     for other in found[1:]:
         for x, y in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+def test_damping_whose_inverse_overflows(xp, dtype):
+    tiny, root = (1e-40, 1e-80) if dtype == "float32" else (1e-310, 1e-310)
+    U, s = np.eye(4, 2, dtype=dtype), np.array([2.0, 1.0], dtype)
+    op = LowRankOperator(xp.asarray(U), xp.asarray(s))
+    b = xp.asarray(np.ones(4, dtype))
+    message = "damping: expected damping .* whose inverse is finite in " + dtype
+    with pytest.raises(ValueError, match=message):
+        op.solve(b, tiny)
+    with pytest.raises(ValueError, match=message):
+        op.combine([("solve", 1.0, b)], tiny)
+    if dtype == "float32":
+        with pytest.raises(ValueError, match=message):
+            op.sqrt_solve(b, root)
+    else:
+        assert np.isfinite(xp.to_numpy(op.sqrt_solve(b, root))).all()
+    assert np.isfinite(op.logdet(tiny))
+    # In the span of U the two terms cancel: eps (t + s) / t.
+    t = 1e-3
+    found = xp.to_numpy(op.solve(b, t)).astype(float)
+    assert abs(found[:2] * (s + t) - 1).max() < 4 * np.finfo(dtype).eps * (2 + t) / t

@@ -204,6 +204,7 @@ def test_heavy_ball_is_best():
         (lambda: lowrank.spectral_density(np.full((9, 9), np.nan), 9), FloatingPointError, "matvec: product 1 "),
         (lambda: lowrank.learning_rate_advice(1, [1, 2], d=2), TypeError, "hvp_batch: expected a callable"),
         (lambda: lowrank.learning_rate_advice(lambda b, i: np.eye(2), [1], d=2), ValueError, "batch_sizes: expected two"),
+        (lambda: lowrank.learning_rate_advice(lambda b, i: np.triu(np.ones((9, 9))), [1, 2], d=9), ValueError, "hvp_batch: expected a symmetric"),
         (lambda: lowrank.learning_rate_advice(lambda b, i: np.eye(2), [1, 1, 2], d=2), ValueError, "batch_sizes: expected two"),
         (lambda: lowrank.learning_rate_advice(lambda b, i: np.eye(2), [1, 9], d=2, n_total=5), ValueError, "batch_sizes: expected at most n_total = 5"),
         (lambda: lowrank.learning_rate_advice(lambda b, i: np.eye(2), [1, 2], d=2, momentum=1), ValueError, r"momentum: expected a number in \[0, 1\)"),

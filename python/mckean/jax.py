@@ -54,7 +54,7 @@ def hvp(f: Callable[[Any], Any], x: Any, v: Any) -> Any:
         if wanted != found:
             raise ValueError(f"v: expected shape {wanted} to match x, got {found}")
         dtypes = [getattr(a, "dtype", None) for a in (at, to)]
-        if None not in dtypes and dtypes[0] != dtypes[1]:
+        if all(t is not None for t in dtypes) and dtypes[0] != dtypes[1]:
             raise TypeError(f"v: expected {dtypes[0]} to match x, got {dtypes[1]}")
     return jax.jvp(jax.grad(_scalar(f, "f")), (x,), (v,))[1]
 

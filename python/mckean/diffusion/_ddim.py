@@ -27,7 +27,8 @@ class DDIM(Solver):
     Parameters
     ----------
     model : callable
-        ``model(x, t)``: (n, ...) and a float to an array like ``x``, new each time.
+        ``model(x, t)``: (n, ...) and a float to an array like ``x``, new each time. `mckean.run` takes
+        samples (n, d); `init` and `step` take any shape (n, ...), such as images.
     schedule : Schedule
         Such as `mckean.diffusion.schedules.VPLinear`.
     n_steps : int

@@ -28,7 +28,8 @@ class Multistep2M(Solver):
     Parameters
     ----------
     model : callable
-        ``model(x, t)``: (n, ...) and a float to an array like ``x``, new each time.
+        ``model(x, t)``: (n, ...) and a float to an array like ``x``, new each time. `mckean.run` takes
+        samples (n, d); `init` and `step` take any shape (n, ...), such as images.
     schedule : Schedule
     n_steps : int
         Steps of the grid, which are all the evaluations of the model.

@@ -54,7 +54,8 @@ class LowRankOperator:
     """The symmetric matrix A = U diag(s) U^T + sigma I with few columns U, and functions of A + damping I.
 
     Every function costs two reads of U and no factorisation: with t = damping + sigma it is f(t) I + U diag(w) U^T,
-    where w is written so that nothing cancels for small t or s.
+    where w is written so that nothing cancels for small t or s. The two terms do for vectors in the span of U: the
+    relative error of ``solve`` is about eps (t + s) / t there.
 
     Parameters
     ----------
@@ -419,6 +420,7 @@ class LowRankOperator:
             found = first.shape
         for f in set(functions):
             t = self._shift(damping, f)
+            self._check_inverse(t, f)
         framework, device = self.place
         out = framework.empty(found, self._U.dtype, device)
         if math.prod(found):
@@ -609,6 +611,7 @@ class LowRankOperator:
 
     def _apply(self, function: int, b: Any, damping: Any, axis: int, name: str = "b") -> Any:
         t = self._shift(damping, function)
+        self._check_inverse(t, function)
         x, columns = self._vectors(b, axis, name)
         out = x.framework.empty(x.shape, x.dtype, x.device)
         if 0 not in x.shape:
@@ -683,6 +686,18 @@ class LowRankOperator:
             where = f" in item {i}"
             self._check_shift(float(mores[i]), float(sigmas[i]), float(leasts[i]), function, where)
         return ts
+
+    def _check_inverse(self, t: Doubles, function: int) -> None:
+        """Refuse t > 0 whose inverse, or the root of it, overflows."""
+        if function not in (SOLVE, SQRT_SOLVE):
+            return
+        least = 1.0 / float(np.finfo(self._U.dtype).max)
+        least = least if function == SOLVE else least**2
+        bad = (t > 0.0) & (t < least)
+        if bad.any():
+            raise ValueError(
+                f"damping: expected damping + sigma whose inverse is finite in {self._U.dtype}, got {t[bad][0]:.6g}"
+            )
 
     def _leasts(self) -> Doubles:
         least: Doubles = self._values.min(-1, initial=math.inf)

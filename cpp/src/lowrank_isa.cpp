@@ -495,9 +495,19 @@ void narrow(const double* from, int64_t n, float* to) {
 
 template <class T>
 constexpr LowRankLoops<T> loops() {
-  return {dots<T>,        subtract<T>, square<T>,           scale<T>,
-          dots_of_two<T>, combine<T>,  transpose_matrix<T>, gram<T>,
-          multiply<T>,    project<T>,  expand<T>,           Ops<typename VectorOf<T>::type>::N};
+  return {dots<T>,
+          subtract<T>,
+          square<T>,
+          scale<T>,
+          dots_of_two<T>,
+          combine_two<T>,
+          combine<T>,
+          transpose_matrix<T>,
+          gram<T>,
+          multiply<T>,
+          project<T>,
+          expand<T>,
+          Ops<typename VectorOf<T>::type>::N};
 }
 
 }  // namespace

@@ -1336,7 +1336,9 @@ __global__ void gram_factor_kernel(int64_t batch, int64_t rank, const double* gr
       if (place == 0) room[0] = value;
     }
     __syncthreads();
-    const double floor = static_cast<double>(k) * 2.220446049250313e-16 * room[0];
+    // float32 columns carry their own rounding: what it leaves of dependent ones is not a direction
+    const double floor =
+        static_cast<double>(k) * (sizeof(T) == 4 ? 1.4210854715202004e-14 : 2.220446049250313e-16) * room[0];
     for (int e = me(); e < k; e += step) {
       const double value = value_of(e);
       const int place = static_cast<int>(w.x[e]);

@@ -891,9 +891,8 @@ void levenberg_marquardt_rows(const DirectionArgs<T>& a, Queue) {
       for (int64_t from = 0; from < a.dim; from += block)
         loops<T>().dots_of_two(e + from, previous + from, std::min(block, a.dim - from), sums);
       TwoTerms c = levenberg_marquardt(a.rule, a.value, a.kappa, sums[0], sums[1], sums[2]);
-      T factors[2] = {static_cast<T>(c.e), static_cast<T>(c.previous)};
-      const T* x[2] = {e, previous};
-      loops<T>().combine(2, factors, x, false, a.out + r * a.dim, a.dim);
+      // the factors may be large and nearly cancel
+      loops<T>().combine_two(c.e, e, c.previous, previous, a.out + r * a.dim, a.dim);
     }
   });
 }

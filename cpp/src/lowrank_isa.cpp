@@ -148,6 +148,12 @@ void dots_of_two(const T* a, const T* b, int64_t n, double* sums) {
   sums[2] += sum_lanes(bb[0] + bb[1]) + rest[2];
 }
 
+template <class T>
+void combine_two(double a, const T* x, double b, const T* y, T* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = static_cast<T>(a * static_cast<double>(x[i]) + b * static_cast<double>(y[i]));
+}
+
 template <class T, int C>
 MK_HD void combine_count(const T* a, const T* const* x, bool add, T* out, int64_t n) {
   using V = typename VectorOf<T>::type;
@@ -489,9 +495,19 @@ void narrow(const double* from, int64_t n, float* to) {
 
 template <class T>
 constexpr LowRankLoops<T> loops() {
-  return {dots<T>,        subtract<T>, square<T>,           scale<T>,
-          dots_of_two<T>, combine<T>,  transpose_matrix<T>, gram<T>,
-          multiply<T>,    project<T>,  expand<T>,           Ops<typename VectorOf<T>::type>::N};
+  return {dots<T>,
+          subtract<T>,
+          square<T>,
+          scale<T>,
+          dots_of_two<T>,
+          combine_two<T>,
+          combine<T>,
+          transpose_matrix<T>,
+          gram<T>,
+          multiply<T>,
+          project<T>,
+          expand<T>,
+          Ops<typename VectorOf<T>::type>::N};
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ struct LowRankLoops {
   void (*scale)(const T* w, T factor, T* out, int64_t n);
   // sums[0..3) += a . a, a . b, b . b
   void (*dots_of_two)(const T* a, const T* b, int64_t n, double* sums);
+  // out = a x + b y, in float64
+  void (*combine_two)(double a, const T* x, double b, const T* y, T* out, int64_t n);
   // out = (add ? out : 0) + a[0] x[0] + ...; count <= 4; out may be one of the x
   void (*combine)(int count, const T* a, const T* const* x, bool add, T* out, int64_t n);
 

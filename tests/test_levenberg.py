@@ -351,3 +351,14 @@ def test_a_gradient_that_is_not_finite_is_named():
 
     with pytest.raises(FloatingPointError, match="grad_log_density: not finite beside the mean"):
         LevenbergMarquardtLangevin(Broken()).init(np.zeros((3, D)))
+
+
+def test_nystrom_of_an_indefinite_hessian_names_the_source():
+    class Saddle:
+        calls, relative_error = 0, 0.0
+
+        def __call__(self, v):
+            return np.linspace(-1.0, 2.0, 20) * v
+
+    with pytest.raises(ValueError, match='^source: expected a positive semi-definite .* "lanczos"'):
+        from_products(Saddle(), 20, 2, 1.0, 0.5, 0, "nystrom")

@@ -13,6 +13,7 @@ import numpy as np
 from mckean._array import Input, as_input, check_finite, to_numpy
 from mckean._errors import ConvergenceWarning
 from mckean.lowrank import LowRankOperator, _native, lanczos, nystrom
+from mckean.lowrank._nystrom import IndefiniteError
 from mckean.samplers._parts import Target
 
 __all__ = ["Products", "damped", "from_products", "from_scores", "score_ratio"]
@@ -112,9 +113,14 @@ def from_products(
         # Any model leaves the chain exact: this one need not be accurate.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if source == "nystrom":
-            op: LowRankOperator = nystrom(
-                products, d, wanted, seed=seed, like="numpy", fd=products.relative_error
-            )
+            try:
+                op: LowRankOperator = nystrom(
+                    products, d, wanted, seed=seed, like="numpy", fd=products.relative_error
+                )
+            except IndefiniteError as error:
+                raise ValueError(
+                    f'source: expected a positive semi-definite Hessian for "nystrom"; use "lanczos" ({error})'
+                ) from None
         else:
             most = max(4 * wanted, 20)
             op = lanczos(

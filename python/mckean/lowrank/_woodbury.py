@@ -561,9 +561,9 @@ def _model(U: Any, s: Doubles, x: Input) -> LowRankOperator:
 
 def _batch_model(x: Input, most: int) -> LowRankOperator:
     batch, _, k = x.shape
-    check_finite(x, "W")
     if k > _HOST_RANK and x.device == "cpu" and 0 not in x.shape:
         return _batch_by_items(x, most)
+    check_finite(x, "W")
     U = x.framework.empty(x.shape, x.dtype, x.device)
     s = x.framework.empty((batch, k), x.dtype, x.device)
     if math.prod(x.shape):
@@ -579,10 +579,14 @@ def _batch_by_items(x: Input, most: int) -> LowRankOperator:
     batch, d, _ = x.shape
     U = x.framework.empty((batch, d, most), x.dtype, x.device)
     s = x.framework.empty((batch, most), x.dtype, x.device)
-    U.data[...] = 0.0
-    s.data[...] = 0.0
     for i in range(batch):
-        op = from_factor(x.array[i], rank=most)
+        try:
+            op = from_factor(x.array[i], rank=most)
+        except ValueError:
+            check_finite(x, "W")  # names the item
+            raise
+        U.data[i] = 0.0
+        s.data[i] = 0.0
         U.data[i, :, : op.rank] = as_input(op.U, "U").data
         s.data[i, : op.rank] = as_input(op.s, "s").data
     return LowRankOperator(U.result(), s.result(), check=False)

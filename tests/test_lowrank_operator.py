@@ -395,6 +395,19 @@ def test_truncate(xp):
     np.testing.assert_array_equal(xp.to_numpy(small.U)[1], xp.to_numpy(batch.U)[1][:, 1:])
 
 
+def test_scipy_takes_preconditioners_themselves():
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    rng = np.random.default_rng(0)
+    Q = orthonormal(rng, 100, 100)
+    values = 1e3 * np.exp(-np.arange(100) / 5) + 0.01
+    A, b = (Q * values) @ Q.T, rng.standard_normal(100)
+    model = LowRankOperator(Q[:, :40].copy(), values[:40])
+    steps = []
+    x, info = linalg.cg(A, b, rtol=1e-8, M=model.preconditioner(0.01), callback=steps.append)
+    assert info == 0 and len(steps) < 50
+    np.testing.assert_allclose(A @ x, b, atol=1e-6)
+
+
 def test_preconditioner(xp, dtype):
     rng = np.random.default_rng(8)
     U, s = orthonormal(rng, 10, 3).astype(dtype), np.array([9.0, 4.0, 1.0], dtype)

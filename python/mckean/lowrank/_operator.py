@@ -798,6 +798,19 @@ class Preconditioner:
     def __matmul__(self, r: Any) -> Any:
         return self(r)
 
+    # With these SciPy's solvers take the object itself as their M.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.operator.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.operator.dtype
+
+    def matvec(self, r: Any) -> Any:
+        """The preconditioner applied to a vector (d,) or (d, 1)."""
+        return self(r)
+
     def as_linear_operator(self) -> Any:
         """The preconditioner for SciPy, the M of its solvers.
 

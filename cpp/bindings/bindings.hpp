@@ -193,6 +193,7 @@ void bind_stepping_type(nb::module_& m) {
 #include "bind_brownian.hpp"
 #include "bind_interaction.hpp"
 #include "bind_lowrank.hpp"
+#include "bind_sde.hpp"
 #include "bind_sinkhorn.hpp"
 #include "bind_sliced.hpp"
 #include "bind_targets.hpp"
@@ -204,6 +205,8 @@ inline void bind_executor(nb::module_& m) {
   bind_interaction_type<double>(m);
   bind_lowrank_type<float>(m);
   bind_lowrank_type<double>(m);
+  bind_sde_type<float>(m);
+  bind_sde_type<double>(m);
   bind_sinkhorn_type<float>(m, "TransportF32");
   bind_sinkhorn_type<double>(m, "TransportF64");
   bind_sliced_type<float>(m, "SlicedTargetF32");

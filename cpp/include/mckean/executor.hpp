@@ -65,6 +65,29 @@ struct FractionalArgs {
   const double* past;    // host, (terms, terms) lower Cholesky factor of the stationary covariance, or null
 };
 
+// ---- stochastic differential equations ------------------------------------------------------------------------------
+constexpr int max_sde_stages = 8;
+
+// How noise enters: diagonal g (rows, dim); scalar g (rows, dim) with one noise for all coordinates; matrix g (rows, dim, noises).
+enum class NoiseLayout : int { diagonal, scalar, matrix };
+
+// out = base + sum_k a_k step F_k + sum_k G_k (p_k W + q_k H), row by row; base null is zero. out may be base.
+template <class T>
+struct SdeUpdateArgs {
+  int64_t rows, dim, noises;
+  NoiseLayout layout;
+  const T* base;
+  int n_drifts, n_diffusions;
+  const T* drifts[max_sde_stages];      // (rows, dim)
+  double a[max_sde_stages];
+  const double* steps;                  // (rows,), or null: `step` for all
+  double step;
+  const T* diffusions[max_sde_stages];
+  double p[max_sde_stages], q[max_sde_stages];
+  const T *W, *H;                       // (rows, noises); H may be null where every q is 0
+  T* out;
+};
+
 // ---- targets --------------------------------------------------------------------------------------------------------
 // Where a target is evaluated: x (n, dim) row-major; density (n,) and gradient (n, dim) of log p, null where not wanted.
 template <class T>
@@ -423,6 +446,17 @@ template <class T>
 void gram_factor(int64_t batch, int64_t dim, int64_t rank, const T* W, T* U, T* s, Queue queue);
 template <class T>
 void levenberg_marquardt_rows(const DirectionArgs<T>& args, Queue queue);
+
+// ---- stochastic differential equations
+template <class T>
+void sde_update(const SdeUpdateArgs<T>& args, Queue queue);
+// out (rows,) = root mean square over a row of error / (atol + rtol max(|y0|, |y1|)).
+template <class T>
+void sde_error_norm(int64_t rows, int64_t dim, const T* error, const T* y0, const T* y1, double rtol, double atol,
+                    double* out, Queue queue);
+// Rows of a where mask, else of b.
+template <class T>
+void sde_select(int64_t rows, int64_t dim, const uint8_t* mask, const T* a, const T* b, T* out, Queue queue);
 
 template <class T>
 void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);

@@ -1,0 +1,7 @@
+"""Stochastic differential equations over batches of paths, with steps of their own per path."""
+
+from __future__ import annotations
+
+from mckean.sde._controllers import Clock, ConstantStep, PIDController
+
+__all__ = ["Clock", "ConstantStep", "PIDController"]

@@ -11,7 +11,17 @@ import numpy as np
 from mckean import _array
 from mckean._errors import as_count, as_real, nonnegative, one_of, positive
 
-__all__ = ["Clock", "ConstantStep", "PIDController", "Stops", "stops_of"]
+__all__ = [
+    "AdaptiveClock",
+    "Clock",
+    "ConstantStep",
+    "PIDController",
+    "Stops",
+    "least_step",
+    "save_times",
+    "step_limits",
+    "stops_of",
+]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -131,8 +141,8 @@ class Clock:
     def __init__(self, ts: Floats, n: int, stops: Stops) -> None:
         self.n = as_count(n, "n")
         self.stops = stops
-        self.s = np.full(self.n, ts[0])
-        self.t = self.s.copy()
+        self.s: Floats = np.full(self.n, ts[0])
+        self.t: Floats = self.s.copy()
         self.active = np.full(self.n, stops.times.size > 0)
         self.accepted = np.zeros(self.n, np.int64)
         self.rejected = np.zeros(self.n, np.int64)
@@ -175,6 +185,10 @@ class Clock:
 
     def judge(self, scaled: Any = None) -> Mask:
         """Take the scaled errors of the attempts; return which are accepted, and prepare the next."""
+        raise NotImplementedError
+
+    def judge_states(self, y0: Any, y1: Any) -> Mask:
+        """Like `judge`, for controllers that look at the states (n, d) at both ends (`uses_states`)."""
         raise NotImplementedError
 
     def fail(self, mask: Any) -> None:
@@ -230,6 +244,7 @@ class ConstantStep:
     """
 
     adaptive = False
+    uses_states = False
 
     def __init__(self, step: Any, *, jump_ts: Any = None) -> None:
         self.step = positive(step, "step")
@@ -259,8 +274,10 @@ class ConstantStep:
     def _near(self, ts: Floats) -> float:
         return max(_SNAP * self.step, _ULPS * math.ulp(float(np.abs(ts[[0, -1]]).max())))
 
-    def start(self, ts: Any, n: int, order: Any = None, *, noise: str = "diagonal") -> Clock:
-        """Return a clock for `n` paths; `order` and `noise` do not matter."""
+    def start(
+        self, ts: Any, n: int, order: Any = None, *, noise: str = "diagonal", y0: Any = None
+    ) -> Clock:
+        """Return a clock for `n` paths; `order`, `noise` and `y0` do not matter."""
         ts = save_times(ts)
         if self.step < 16 * math.ulp(float(np.abs(ts[[0, -1]]).max())):
             raise ValueError(
@@ -360,6 +377,7 @@ class PIDController:
     """
 
     adaptive = True
+    uses_states = False
 
     def __init__(
         self,
@@ -434,8 +452,10 @@ class PIDController:
         """Return whether rejected ends are visited later, for this kind of noise."""
         return noise == "general" if self.revisit == "auto" else bool(self.revisit)
 
-    def start(self, ts: Any, n: int, order: Any, *, noise: str = "diagonal") -> Clock:
-        """Return a clock for `n` paths and an error of this `order`."""
+    def start(
+        self, ts: Any, n: int, order: Any, *, noise: str = "diagonal", y0: Any = None
+    ) -> Clock:
+        """Return a clock for `n` paths and an error of this `order`; `y0` does not matter."""
         return _PIDClock(self, save_times(ts), n, positive(order, "order"), self.revisits(noise))
 
 

@@ -44,7 +44,9 @@ class StepIntegrals:
         if (function, r) not in self._known:
             if isinstance(self.al, np.ndarray) and r in _FRACTIONS:
                 values = function(np.multiply.outer(_FRACTIONS, self.al))
-                self._known.update(((function, q), a) for q, a in zip(_FRACTIONS, values, strict=True))
+                self._known.update(
+                    ((function, q), a) for q, a in zip(_FRACTIONS, values, strict=True)
+                )
             else:
                 self._known[function, r] = _plain(function(r * self.al))
         return self._known[function, r]

@@ -138,9 +138,7 @@ class Noise:
 
     def _check(self, step: int) -> None:
         if step >= 1 << self._log_steps:
-            raise ValueError(
-                f"noise: a tree holds 2**{self._log_steps} steps, use noise='counter'"
-            )
+            raise ValueError(f"noise: a tree holds 2**{self._log_steps} steps, use noise='counter'")
 
     def _times(self, step: int, s: Any) -> Any:
         """Times of the given path at `s` after the beginning of a step."""

@@ -70,7 +70,7 @@ def _align(h: Number, c: float, u: float) -> tuple[list[Row], list[Row]]:
     s, rho = StepIntegrals(h, c), math.sqrt(2 * c * u)
     a, b = s.A(1), s.B(1)
     x = {"x": 1.0, "v": a, "g0": b * u * h, **_noise(rho, b, s.CH)}
-    v = {"v": s.beta(1), "g0": u * (a - b), "g1": u * b, **_noise(rho, a / h, -c * s.CH)}
+    v = {"v": s.beta(1), "g0": u * (a - b), "g1": u * b, **_noise(rho, s.mean(1), -c * s.CH)}
     return [x], [v]
 
 
@@ -195,7 +195,6 @@ class Plan:
     final_names: tuple[int, ...]  # gradients (from 0) the last rows need
     final_update: Table  # last rows by last rows + final_names
 
-
     def part(self, rows: slice) -> Plan:
         """The plan of some of the steps it was made for."""
         return replace(
@@ -213,7 +212,9 @@ def plan(scheme: str, h: Number, friction: float, u: float, noise_factor: float)
     rows = stages + last
     factor = {name: noise_factor if name in "WHK" else 1.0 for name in _BASE}
     # What a scheme reads must not depend on the steps: chains do not see each other.
-    used = [n for n in _BASE if any(isinstance(r.get(n, 0.0), np.ndarray) or r.get(n) for r in rows)]
+    used = [
+        n for n in _BASE if any(isinstance(r.get(n, 0.0), np.ndarray) or r.get(n) for r in rows)
+    ]
     gradients = [f"g{i + 1}" for i in range(len(stages))]
     updates: list[Table | None] = []
     for i, row in enumerate(stages):
@@ -223,9 +224,7 @@ def plan(scheme: str, h: Number, friction: float, u: float, noise_factor: float)
         updates.append(Table(entries, 1 + i) if wanted else None)
     final = tuple(i for i, g in enumerate(gradients) if any(g in row for row in last))
     eye = np.eye(len(last)).tolist()
-    added = [
-        [*eye[j], *(row.get(gradients[i], 0.0) for i in final)] for j, row in enumerate(last)
-    ]
+    added = [[*eye[j], *(row.get(gradients[i], 0.0) for i in final)] for j, row in enumerate(last)]
     return Plan(
         SCHEMES[scheme].fsal,
         len(stages),

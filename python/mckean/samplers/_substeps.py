@@ -321,7 +321,9 @@ class SubSteps:
         broken = np.zeros(len(accepted), bool)
         framework = _memory(rows.like).framework
         for a in rows.arrays[:2]:
-            if _array.nonfinite_rows(dataclasses.replace(rows.like, data=a, array=a, framework=framework)):
+            if _array.nonfinite_rows(
+                dataclasses.replace(rows.like, data=a, array=a, framework=framework)
+            ):
                 finite = framework.to_numpy(framework.finite(a))
                 broken[rows.index] |= ~finite.reshape(len(rows.index), -1).all(axis=1)
         return broken & accepted

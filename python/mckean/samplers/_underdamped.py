@@ -229,10 +229,15 @@ class UnderdampedLangevin:
         if self._parts is not None:
             pace = _pace(state, x.shape[0])
             results, pace, calls = self._parts.advance(x, v.data, g, state.seed, state.step, pace)
-            if g is None:
-                results.append(None)
-            counts = (state.seed, state.step + 1, state.n_gradients + calls)
-            return AdaptiveUnderdampedState(*results, *counts, **_fields(pace))
+            return AdaptiveUnderdampedState(
+                results[0],
+                results[1],
+                results[2] if self._fsal else None,
+                state.seed,
+                state.step + 1,
+                state.n_gradients + calls,
+                **_fields(pace),
+            )
         p, known = self._plan, {"x": x.data, "v": v.data}
         if g is not None:
             known["g0"] = g.data
@@ -271,9 +276,7 @@ def _fields(pace: Pace) -> dict[str, Any]:
 def _pace(state: UnderdampedState, n: int) -> Pace:
     """What the steps depend on, from a state of ours or one that was saved."""
     if not isinstance(state, AdaptiveUnderdampedState):
-        raise TypeError(
-            f"state: expected an AdaptiveUnderdampedState, got {type(state).__name__}"
-        )
+        raise TypeError(f"state: expected an AdaptiveUnderdampedState, got {type(state).__name__}")
     found = {}
     for f in fields(Pace):
         shape = (n, 2) if f.name == "errors" else (n,)

@@ -15,6 +15,7 @@ _PLAIN = ("double", "double*", "double*")  # and a pointer of any kind
 _PROTOTYPE = ctypes.CFUNCTYPE(
     None, ctypes.c_double, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
 )
+_POINTER: Any = _PROTOTYPE.__mro__[1]  # the base of ctypes' function pointers
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def compiled(function: Any, name: str) -> Compiled | None:
         else:
             _check_pointer(function.ctypes, name)
         return Compiled(int(function.address), 0, function)
-    if isinstance(function, ctypes._CFuncPtr):
+    if isinstance(function, _POINTER):
         _check_pointer(function, name)
         address = ctypes.cast(function, ctypes.c_void_p).value
         if not address:

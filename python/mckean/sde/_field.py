@@ -35,7 +35,8 @@ class Span:
 
     def __init__(self, like: Input, first: Any, last: Any, length: Any) -> None:
         self.first, self.last, self.length = first, last, length
-        self._like, self._step = like, length if isinstance(length, float) else None
+        self._like = like
+        self._step: Any = length if isinstance(length, float) else None
         self._times: dict[float, Any] = {}
 
     def at(self, fraction: float) -> Any:
@@ -115,7 +116,10 @@ class Field:
         self._width: tuple[int, ...] = ()
         if sde.noise == "diagonal":
             return
-        shape = tuple(getattr(sde.diffusion(t0, like.array), "shape", ()))
+        if sde.is_compiled:
+            shape = (n, d, *sde.diffusion.width)
+        else:
+            shape = tuple(getattr(sde.diffusion(t0, like.array), "shape", ()))
         flat = shape == (n, d) and sde.noise in ("additive", "scalar")
         matrix = len(shape) == 3 and shape[:2] == (n, d) and shape[2] >= 1
         if not flat and not (matrix and (sde.noise != "scalar" or shape[2] == 1)):
@@ -141,9 +145,7 @@ class Field:
 
     def slope(self, t: Any, y: Input) -> Input:
         """The user's diffusion_slope at `t` and `y`, (n, d)."""
-        return as_match(
-            self._call(self.sde.diffusion_slope, t, y.array), "diffusion_slope", y, "y"
-        )
+        return as_match(self._call(self.sde.diffusion_slope, t, y.array), "diffusion_slope", y, "y")
 
     def _as_diffusion(self, g: Any, y: Input) -> Input:
         found = as_match(g, "diffusion", y, "y", shape=(*y.shape, *self._width))
@@ -164,7 +166,9 @@ class Field:
             raise
         shape = getattr(out, "shape", None)
         if shape is not None and len(shape) and shape[0] == self._all:
-            raise ValueError(f"drift, diffusion: expected {n} rows, got {shape[0]}; {self._rows_note(n)}")
+            raise ValueError(
+                f"drift, diffusion: expected {n} rows, got {shape[0]}; {self._rows_note(n)}"
+            )
         return out
 
     def _rows_note(self, n: int) -> str:

@@ -43,8 +43,8 @@ class Tableau:
     """The coefficients of a stochastic Runge-Kutta method of s stages, for a step of length h with noise W and H.
 
     Stage j is ``z_j = y + sum_i (a_ji h f_i + g_i (w_ji W + h_ji H))`` with ``f_i = f(t + c_i h, z_i)`` and ``g_i``
-    likewise; the result is ``y + sum_i (b_i h f_i + g_i (bw_i W + bh_i H))``, its error ``sum_i (e_i h f_i + g_i (ew_i W
-    + eh_i H))``. A stage whose coefficients are all zero is not evaluated.
+    likewise; the result is ``y + sum_i (b_i h f_i + g_i (bw_i W + bh_i H))``, its error ``sum_i (e_i h f_i + g_i
+    (ew_i W + eh_i H))``. A stage whose coefficients are all zero is not evaluated.
 
     Where `additive` is set, the noise of the stages is ``w_j0 g(t) W + h_j0 g(t) H``, also in the first stage, and the
     result is ``y + sum_i b_i h f_i + g(t) W + (g(t + h) - g(t)) (W / 2 - H)``.
@@ -111,9 +111,9 @@ def _tableau(
     def row(values: list[float] | None) -> Any:
         return _frozen(np.zeros(s) if values is None else np.array(values, np.float64))
 
-    errors = [None] * 3 if e is None else [row(e), row(ew), row(eh)]
+    error = (None, None, None) if e is None else (row(e), row(ew), row(eh))
     return Tableau(
-        row(c), matrix(a), matrix(w), matrix(h), row(b), row(bw), row(bh), *errors, additive
+        row(c), matrix(a), matrix(w), matrix(h), row(b), row(bw), row(bh), *error, additive=additive
     )
 
 
@@ -193,6 +193,10 @@ class Solver:
         """The same behind a jump of the coefficients."""
         return carry
 
+    def state(self, carry: Carry) -> dict[str, Any] | None:
+        """What of it the caller gets at the end."""
+        return None
+
     def step(
         self, field: Field, span: Span, noise: Noise, y: Input, carry: Carry
     ) -> tuple[Input, Input | None, Carry]:
@@ -216,50 +220,79 @@ def _fitting(sde: SDE) -> str:
     return ", ".join(names)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Coefficients that are not zero, as floats: drifts (i, a), diffusions (i, p, q)."""
+
+    c: float
+    drift: bool
+    diffusion: bool
+    drifts: list[tuple[int, float]]
+    diffusions: list[tuple[int, float, float]]
+
+
+def _row(a: Any, p: Any, q: Any) -> tuple[list[tuple[int, float]], list[tuple[int, float, float]]]:
+    drifts = [(i, float(x)) for i, x in enumerate(a) if x]
+    noises = [(i, float(x), float(y)) for i, (x, y) in enumerate(zip(p, q, strict=True)) if x or y]
+    return drifts, noises
+
+
 class _RungeKutta(Solver):
     """The step of a tableau."""
 
     tableau: Tableau
+    _stages: ClassVar[list[tuple[int, _Stage]]]
+
+    def __init_subclass__(cls) -> None:
+        table = cls.__dict__.get("tableau")
+        if table is None:
+            return
+        needs = list(zip(table.drifts, table.diffusions, strict=True))
+        cls._stages = [
+            (j, _Stage(float(table.c[j]), *needs[j], *_row(table.a[j], table.w[j], table.h[j])))
+            for j in range(len(table.c))
+            if any(needs[j])
+        ]
+        cls._final = _row(table.b, table.bw, table.bh)
+        cls._error = None if table.e is None else _row(table.e, table.ew, table.eh)
+
+    _final: ClassVar[Any]
+    _error: ClassVar[Any]
 
     def step(
         self, field: Field, span: Span, noise: Noise, y: Input, carry: Carry
     ) -> tuple[Input, Input | None, Carry]:
-        table = self.tableau
-        needs_f, needs_g = table.drifts, table.diffusions
-        stages = len(table.c)
+        additive = self.tableau.additive
         f: dict[int, Input] = {}
         g: dict[int, Input] = {}
-        if table.additive:
+        if additive:
             g[0] = field.diffusion(span.at(0.0), y)
-        for j in range(stages):
-            if not (needs_f[j] or needs_g[j]):
-                continue
+        for j, stage in self._stages:
             z = y
-            if table.a[j].any() or table.w[j].any() or table.h[j].any():
+            if stage.drifts or stage.diffusions:
                 z = field.update(
                     y,
                     span,
-                    [(table.a[j, i], f[i]) for i in f],
-                    [(table.w[j, i], table.h[j, i], g[i]) for i in g],
+                    [(a, f[i]) for i, a in stage.drifts],
+                    [(p, q, g[i]) for i, p, q in stage.diffusions],
                     noise,
                 )
-            t = span.at(float(table.c[j]))
-            if needs_f[j]:
+            t = span.at(stage.c)
+            if stage.drift:
                 f[j] = field.drift(t, z)
-            if needs_g[j] and not table.additive:
+            if stage.diffusion and not additive:
                 g[j] = field.diffusion(t, z)
-        drifts = [(table.b[i], f[i]) for i in f]
-        if table.additive:
-            last = field.diffusion(span.at(1.0), y)
-            noises = [(0.5, 1.0, g[0]), (0.5, -1.0, last)]
-        else:
-            noises = [(table.bw[i], table.bh[i], g[i]) for i in g]
-        y1 = field.update(y, span, drifts, noises, noise)
-        if table.e is None:
+        drifts, noises = self._final
+        if additive:
+            g[1] = field.diffusion(span.at(1.0), y)
+            noises = [(0, 0.5, 1.0), (1, 0.5, -1.0)]
+        final = [(a, f[i]) for i, a in drifts], [(p, q, g[i]) for i, p, q in noises]
+        y1 = field.update(y, span, *final, noise)
+        if self._error is None:
             return y1, None, carry
-        drifts = [(table.e[i], f[i]) for i in f]
-        noises = [] if table.additive else [(table.ew[i], table.eh[i], g[i]) for i in g]
-        return y1, field.update(y, span, drifts, noises, noise, base=False), carry
+        drifts, noises = self._error
+        wrong = [(a, f[i]) for i, a in drifts], [(p, q, g[i]) for i, p, q in noises]
+        return y1, field.update(y, span, *wrong, noise, base=False), carry
 
 
 class EulerMaruyama(_RungeKutta):
@@ -562,9 +595,9 @@ class SPaRK(_RungeKutta):
 class ReversibleHeun(Solver):
     """Reversible Heun: one drift and one diffusion per step, and steps that can be undone exactly.
 
-    In the sense of Stratonovich; strong order 1 for commutative (diagonal, scalar, additive) noise, 1/2 in general, with
-    an error estimate. It carries a second state z beside y; from both at the end, `backward` finds those at the start
-    again up to rounding. Its stability is weak: not for stiff equations or long times. Kidger, Foster, Li, Lyons,
+    In the sense of Stratonovich; strong order 1 for commutative (diagonal, scalar, additive) noise, 1/2 in general,
+    with an error estimate. It carries a second state z beside y; from both at the end, `backward` finds those at the
+    start again up to rounding. Its stability is weak: not for stiff equations or long times. Kidger, Foster, Li, Lyons,
     "Efficient and accurate gradients for neural SDEs", 2021.
 
     Examples
@@ -589,12 +622,17 @@ class ReversibleHeun(Solver):
         z = carry[0]
         return z, field.drift(t, z), field.diffusion(t, z)
 
+    def state(self, carry: Carry) -> dict[str, Any] | None:
+        return {"z": carry[0].array} if carry else None
+
     def step(
         self, field: Field, span: Span, noise: Noise, y: Input, carry: Carry
     ) -> tuple[Input, Input | None, Carry]:
         z, f, g = carry
         (mirrored,) = _combine_checked(y, np.array([[2.0, -1.0]]), [y.data, z.data])
-        z1 = field.update(as_input(mirrored.result(), "y"), span, [(1.0, f)], [(1.0, 0.0, g)], noise)
+        z1 = field.update(
+            as_input(mirrored.result(), "y"), span, [(1.0, f)], [(1.0, 0.0, g)], noise
+        )
         t1 = span.at(1.0)
         f1, g1 = field.drift(t1, z1), field.diffusion(t1, z1)
         both = [(0.5, f), (0.5, f1)], [(0.5, 0.0, g), (0.5, 0.0, g1)]
@@ -711,6 +749,9 @@ class StepDoubling(Solver):
 
     def refresh(self, field: Field, t: Any, y: Input, carry: Carry) -> Carry:
         return self.solver.refresh(field, t, y, carry)
+
+    def state(self, carry: Carry) -> dict[str, Any] | None:
+        return self.solver.state(carry)
 
     def attempt(
         self, field: Field, whole: Span, parts: list[tuple[Span, Noise]], y: Input, carry: Carry

@@ -134,7 +134,9 @@ class SDE:
         return (self.drift.code, self.diffusion.code) if self.is_compiled else None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(noise={self.noise!r}, interpretation={self.interpretation!r})"
+        return (
+            f"{type(self).__name__}(noise={self.noise!r}, interpretation={self.interpretation!r})"
+        )
 
     def to_ito(self) -> SDE:
         """Return the equation in the sense of Ito that has the same solutions.

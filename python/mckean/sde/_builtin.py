@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mckean._array import as_input, check_finite, framework_of, to_numpy
-from mckean._errors import as_real, one_of, positive
+from mckean._errors import as_real, nonnegative, one_of, positive
 from mckean.sde._system import SDE
 
 __all__ = [
@@ -129,13 +129,6 @@ def _one_minus_exp(rate: Array, t: float) -> Array:
     """``(1 - exp(-rate t)) / rate``, which is t at rate 0."""
     safe = np.where(rate == 0.0, 1.0, rate)
     return np.asarray(np.where(rate == 0.0, t, -np.expm1(-safe * t) / safe))
-
-
-def _elapsed(t: Any) -> float:
-    t = as_real(t, "t")
-    if t < 0:
-        raise ValueError(f"t: expected a number >= 0, got {t}")
-    return t
 
 
 class _BuiltIn(SDE):
@@ -256,12 +249,12 @@ class OrnsteinUhlenbeck(_BuiltIn):
 
     def mean(self, t: Any, y0: Any) -> Any:
         """The mean at time `t` >= 0 of paths that start from `y0` (n, d) at time 0."""
-        part = self.rate * _one_minus_exp(self.rate, _elapsed(t))
+        part = self.rate * _one_minus_exp(self.rate, nonnegative(t, "t"))
         return y0 + _like(part, y0) * (_like(self.level, y0) - y0)
 
     def variance(self, t: Any, y0: Any = None) -> Array:
         """The variance at time `t` >= 0, float64, shape (1,) or (d,); `y0` does not matter."""
-        return np.atleast_1d(self.sigma**2 * _one_minus_exp(2.0 * self.rate, _elapsed(t)))
+        return np.atleast_1d(self.sigma**2 * _one_minus_exp(2.0 * self.rate, nonnegative(t, "t")))
 
 
 class GeometricBrownian(_BuiltIn):
@@ -330,18 +323,18 @@ class GeometricBrownian(_BuiltIn):
 
     def mean(self, t: Any, y0: Any) -> Any:
         """The mean at time `t` >= 0 of paths that start from `y0` (n, d) at time 0."""
-        return y0 * _like(np.exp(self._growth() * _elapsed(t)), y0)
+        return y0 * _like(np.exp(self._growth() * nonnegative(t, "t")), y0)
 
     def variance(self, t: Any, y0: Any) -> Any:
         """The variance at time `t` >= 0 of paths that start from `y0` (n, d) at time 0."""
-        t = _elapsed(t)
+        t = nonnegative(t, "t")
         factor = np.exp(2.0 * self._growth() * t) * np.expm1(self.sigma**2 * t)
         return y0**2 * _like(factor, y0)
 
     def exact(self, t: Any, y0: Any, W: Any) -> Any:
         """The solution at time `t` >= 0 along the path with value `W` (n, d) there, from `y0` (n,
         d) at time 0."""
-        t = _elapsed(t)
+        t = nonnegative(t, "t")
         drift = np.asarray((self._growth() - 0.5 * self.sigma**2) * t)
         return y0 * _exp(_like(drift, y0) + _like(self.sigma, y0) * W)
 
@@ -431,12 +424,12 @@ class CoxIngersollRoss(_BuiltIn):
 
     def mean(self, t: Any, y0: Any) -> Any:
         """The mean at time `t` >= 0 of paths that start from `y0` (n, d) at time 0."""
-        part = np.asarray(-np.expm1(-self.a * _elapsed(t)))
+        part = np.asarray(-np.expm1(-self.a * nonnegative(t, "t")))
         return y0 + _like(part, y0) * (_like(self._level(), y0) - y0)
 
     def variance(self, t: Any, y0: Any) -> Any:
         """The variance at time `t` >= 0 of paths that start from `y0` (n, d) at time 0."""
-        part = -np.expm1(-self.a * _elapsed(t))
+        part = -np.expm1(-self.a * nonnegative(t, "t"))
         scale = self.sigma**2 / self.a * part
         return _like(np.asarray(scale * (1.0 - part)), y0) * y0 + _like(
             np.asarray(0.5 * scale * part * self._level()), y0

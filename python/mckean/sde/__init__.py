@@ -3,6 +3,7 @@
 from mckean.sde._cir import DIE, HOStS, StateStep
 from mckean.sde._controllers import Clock, ConstantStep, PIDController
 from mckean.sde._integrate import sdeint
+from mckean.sde._kinetic import ALIGN, BAOAB, QUICSORT, UBU, ExponentialEuler, ShOULD
 from mckean.sde._solution import Solution
 from mckean.sde._solvers import (
     SEA,
@@ -24,14 +25,19 @@ from mckean.sde._solvers import (
 from mckean.sde._system import SDE
 
 __all__ = [
+    "ALIGN",
+    "BAOAB",
     "DIE",
+    "QUICSORT",
     "SDE",
     "SEA",
     "SRA1",
+    "UBU",
     "Clock",
     "ConstantStep",
     "EulerHeun",
     "EulerMaruyama",
+    "ExponentialEuler",
     "GeneralShARK",
     "HOStS",
     "Heun",
@@ -40,6 +46,7 @@ __all__ = [
     "ReversibleHeun",
     "SPaRK",
     "ShARK",
+    "ShOULD",
     "SlowRK",
     "Solution",
     "Solver",

@@ -1,5 +1,13 @@
 """Stochastic differential equations over batches of paths, with steps of their own per path."""
 
+from mckean.sde._builtin import (
+    CoxIngersollRoss,
+    GeometricBrownian,
+    Langevin,
+    Lorenz,
+    OrnsteinUhlenbeck,
+    UnderdampedLangevin,
+)
 from mckean.sde._cir import DIE, HOStS, StateStep
 from mckean.sde._controllers import Clock, ConstantStep, PIDController
 from mckean.sde._integrate import sdeint
@@ -36,13 +44,18 @@ __all__ = [
     "UBU",
     "Clock",
     "ConstantStep",
+    "CoxIngersollRoss",
     "EulerHeun",
     "EulerMaruyama",
     "ExponentialEuler",
     "GeneralShARK",
+    "GeometricBrownian",
     "HOStS",
     "Heun",
     "ItoMilstein",
+    "Langevin",
+    "Lorenz",
+    "OrnsteinUhlenbeck",
     "PIDController",
     "ReversibleHeun",
     "SPaRK",
@@ -57,6 +70,7 @@ __all__ = [
     "StrongError",
     "StrongOrder",
     "Tableau",
+    "UnderdampedLangevin",
     "sdeint",
     "strong_error",
     "strong_order",

@@ -21,6 +21,7 @@ from mckean.sde._solvers import (
     StratonovichMilstein,
     Tableau,
 )
+from mckean.sde._strong import StrongError, StrongOrder, strong_error, strong_order
 from mckean.sde._system import SDE
 
 __all__ = [
@@ -46,6 +47,10 @@ __all__ = [
     "StateStep",
     "StepDoubling",
     "StratonovichMilstein",
+    "StrongError",
+    "StrongOrder",
     "Tableau",
     "sdeint",
+    "strong_error",
+    "strong_order",
 ]

@@ -11,10 +11,16 @@ from mckean.samplers._preconditioned import (
     PreconditionedUnderdampedLangevin,
     PreconditionedUnderdampedState,
 )
-from mckean.samplers._underdamped import UnderdampedLangevin, UnderdampedState
+from mckean.samplers._stochastic_gradient import StochasticGradientHMC, StochasticGradientState
+from mckean.samplers._underdamped import (
+    AdaptiveUnderdampedState,
+    UnderdampedLangevin,
+    UnderdampedState,
+)
 
 __all__ = [
     "MALA",
+    "AdaptiveUnderdampedState",
     "Langevin",
     "LangevinState",
     "LevenbergMarquardtLangevin",
@@ -26,6 +32,8 @@ __all__ = [
     "PreconditionedMALAState",
     "PreconditionedUnderdampedLangevin",
     "PreconditionedUnderdampedState",
+    "StochasticGradientHMC",
+    "StochasticGradientState",
     "UnderdampedLangevin",
     "UnderdampedState",
 ]

@@ -196,6 +196,7 @@ void bind_stepping_type(nb::module_& m) {
 #include "bind_sinkhorn.hpp"
 #include "bind_sliced.hpp"
 #include "bind_targets.hpp"
+#include "bind_walk.hpp"
 
 inline void bind_executor(nb::module_& m) {
   bind_random(m);
@@ -212,6 +213,8 @@ inline void bind_executor(nb::module_& m) {
   bind_targets_type<double>(m);
   bind_stepping_type<float>(m);
   bind_stepping_type<double>(m);
+  bind_walk_type<float>(m);
+  bind_walk_type<double>(m);
 }
 
 }  // namespace MK_EXECUTOR

@@ -1,6 +1,7 @@
 """Samplers of a density: overdamped, Metropolis-adjusted and underdamped Langevin chains, plain and in the metric of a
 low-rank Hessian."""
 
+from mckean.samplers._admm import ADMMState, DistributedADMM, GaussianShares
 from mckean.samplers._langevin import MALA, Langevin, LangevinState, MALAState
 from mckean.samplers._levenberg import LevenbergMarquardtLangevin, LevenbergMarquardtState
 from mckean.samplers._preconditioned import (
@@ -12,9 +13,18 @@ from mckean.samplers._preconditioned import (
     PreconditionedUnderdampedState,
 )
 from mckean.samplers._underdamped import UnderdampedLangevin, UnderdampedState
+from mckean.samplers._walks import (
+    SelfRepellentState,
+    SelfRepellentWalk,
+    WalkSample,
+    asymptotic_variance,
+)
 
 __all__ = [
     "MALA",
+    "ADMMState",
+    "DistributedADMM",
+    "GaussianShares",
     "Langevin",
     "LangevinState",
     "LevenbergMarquardtLangevin",
@@ -26,6 +36,10 @@ __all__ = [
     "PreconditionedMALAState",
     "PreconditionedUnderdampedLangevin",
     "PreconditionedUnderdampedState",
+    "SelfRepellentState",
+    "SelfRepellentWalk",
     "UnderdampedLangevin",
     "UnderdampedState",
+    "WalkSample",
+    "asymptotic_variance",
 ]

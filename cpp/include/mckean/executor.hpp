@@ -390,6 +390,48 @@ struct DirectionArgs {
   T* out;
 };
 
+// ---- self-repellent walks -------------------------------------------------------------------------------------------
+// A graph and a reversible chain on it, by rows; all arrays on the device.
+struct WalkGraph {
+  int64_t nodes;
+  const int64_t *start, *neighbour;  // (nodes + 1,), (edges,)
+  const double* chance;              // (edges,): of the base chain, > 0
+  const double* inverse;             // (nodes,): 1 / (nodes * target)
+};
+
+// What descends along the walk: a token at node j steps down the mean loss of that node's rows.
+enum class NodeLoss : int { none = -1, squares = 0, logistic = 1 };
+template <class T>
+struct WalkLoss {
+  NodeLoss kind;
+  int64_t dim;
+  const int64_t* start;    // (nodes + 1,): rows of a node
+  const T *rows, *labels;  // (rows, dim), (rows,)
+  T l2;                    // plus l2 |theta|^2 / 2
+  const double* rate;      // host (steps,)
+  const T* theta_in;       // (walkers, dim)
+  T* theta;                // the same, or other memory
+};
+
+// `steps` moves of every walker from node i to j with probability proportional to chance_ij (mass_j / target_j)^-alpha, and
+// after each mass_j += deposit. The walkers of one shared mass move at once, then deposit.
+template <class T>
+struct WalkArgs {
+  WalkGraph graph;
+  WalkLoss<T> loss;
+  double alpha;
+  int64_t walkers, steps;
+  bool shared;
+  uint64_t key, counter;          // uniform number `walker` of counters counter, counter + 1, ... chooses the move
+  const double *deposit, *scale;  // host (steps,); scale: a power of two near nodes / (sum of the mass)
+  const T* x_in;                  // (walkers,): node numbers
+  T* x;                           // the same, or other memory
+  const double* mass_in;          // (walkers, nodes), or (nodes,) for all
+  double* mass;                   // the same, or other memory
+  double shrink, floor;           // first mass = max(shrink * mass_in, floor)
+  int64_t* path;                  // (steps, walkers): the nodes; null: not wanted
+};
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -553,6 +595,10 @@ template <class T>
 void banana(const BananaArgs<T>& args, Queue queue);
 template <class T>
 void logistic_regression(const LogisticArgs<T>& args, Queue queue);
+
+// ---- self-repellent walks
+template <class T>
+void walk(const WalkArgs<T>& args, Queue queue);
 
 }  // namespace MK_EXECUTOR
 }  // namespace mk

@@ -1,7 +1,13 @@
-// CPU executor of stochastic differential equations: the fused pieces that Python's batch driver is made of. Bound by memory.
+// CPU executor of stochastic differential equations: whole paths, and the fused pieces that Python's batch driver is made of,
+// which are bound by memory.
 #include "mckean/sde.hpp"
 
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
 #include "pool.hpp"
+#include "sde_isa.hpp"
 
 namespace mk {
 namespace cpu {
@@ -77,8 +83,43 @@ void select(int64_t rows, int64_t dim, const uint8_t* mask, const T* a, const T*
   });
 }
 
+template <class T>
+const SdeLoops<T>& loops();
+template <>
+const SdeLoops<float>& loops<float>() {
+  return sde_table().f32;
+}
+template <>
+const SdeLoops<double>& loops<double>() {
+  return sde_table().f64;
+}
+
+// Registers of paths in a chunk: with clocks of their own, lanes take new paths as they finish, so chunks are longer. Neither
+// changes a result.
+template <class T>
+void integrate(const SdeArgs<T>& a) {
+  const SdeLoops<T>& l = loops<T>();
+  const bool constant = a.control.kind == SdeControl::constant;
+  int64_t grain = constant ? l.lanes : std::max<int64_t>(l.lanes, std::min<int64_t>(16 * l.lanes, a.paths / 8));
+  grain = (grain + l.lanes - 1) / l.lanes * l.lanes;
+  const size_t bytes = static_cast<size_t>(l.scratch(a)) + 64;
+  parallel_for(a.paths, grain, [&](int64_t first, int64_t last) {
+    std::vector<char> memory(bytes);
+    char* aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    l.run(a, first, last, aligned, poll_inside_chunk);
+  });
+}
+
 }  // namespace
 
+template <>
+void sde_integrate<float>(const SdeArgs<float>& args, Queue) {
+  integrate(args);
+}
+template <>
+void sde_integrate<double>(const SdeArgs<double>& args, Queue) {
+  integrate(args);
+}
 template <>
 void sde_update<float>(const SdeUpdateArgs<float>& args, Queue) {
   update(args);
@@ -98,7 +139,8 @@ void sde_error_norm<double>(int64_t rows, int64_t dim, const double* error, cons
   error_norm(rows, dim, error, y0, y1, rtol, atol, out);
 }
 template <>
-void sde_select<float>(int64_t rows, int64_t dim, const uint8_t* mask, const float* a, const float* b, float* out, Queue) {
+void sde_select<float>(int64_t rows, int64_t dim, const uint8_t* mask, const float* a, const float* b, float* out,
+                       Queue) {
   select(rows, dim, mask, a, b, out);
 }
 template <>

@@ -65,6 +65,7 @@ class _CIRSolver:
     noise_types = frozenset({"diagonal"})
     tableau = None
     has_error = False
+    pieces = 1
     evaluations = 0  # of drift and diffusion: the steps know the equation
     levy_area = "none"
     _order = 1.0
@@ -243,6 +244,15 @@ class StateStep:
             wish = np.maximum(np.where(np.isnan(lowest), 0.0, lowest), 0.0) * self.ctol
         out: Floats = np.clip(np.cbrt(wish * wish), self.dtmin, self.dtmax)
         return out
+
+    def refined(self, factor: float, order: float) -> StateStep:
+        """Return a rule for steps shorter by `factor`."""
+        return StateStep(
+            self.ctol / factor**1.5,
+            dtmin=self.dtmin / factor,
+            dtmax=self.dtmax / factor,
+            aligned=self.aligned,
+        )
 
     def limits(self, ts: Any) -> tuple[float, float, float]:
         """Return the shortest step, twice, and the longest one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -253,6 +254,10 @@ class ConstantStep:
     def __repr__(self) -> str:
         return f"ConstantStep({self.step})"
 
+    def refined(self, factor: float, order: float) -> ConstantStep:
+        """Return steps shorter by `factor`."""
+        return ConstantStep(self.step / factor, jump_ts=self.jump_ts)
+
     def stops(self, ts: Any) -> Stops:
         """Return the times that are hit exactly after ``ts[0]``."""
         return stops_of(save_times(ts), np.empty(0), self.jump_ts, self.step)
@@ -429,9 +434,20 @@ class PIDController:
         if not (revisit is True or revisit is False or revisit == "auto"):
             raise ValueError(f"revisit: expected 'auto', True or False, got {revisit!r}")
         self.revisit = revisit
+        self._finer = 1.0  # divides the limits that follow from the time span
 
     def __repr__(self) -> str:
         return f"PIDController({self.rtol}, {self.atol}, kp={self.kp}, ki={self.ki}, kd={self.kd})"
+
+    def refined(self, factor: float, order: float) -> PIDController:
+        """Return tolerances and limits for steps shorter by `factor`, for an error of this `order`."""
+        finer = copy.copy(self)
+        finer.rtol, finer.atol = self.rtol / factor**order, self.atol / factor**order
+        finer.dtmin, finer.dtmax, finer.dt0 = (
+            None if dt is None else dt / factor for dt in (self.dtmin, self.dtmax, self.dt0)
+        )
+        finer._finer = self._finer * factor
+        return finer
 
     def limits(self, ts: Any) -> tuple[float, float, float]:
         """Return the first, the shortest and the longest step in use to save at `ts`."""
@@ -462,11 +478,12 @@ class PIDController:
 def step_limits(controller: Any, ts: Floats) -> tuple[float, float, float]:
     """First, shortest and longest step of an adaptive controller; None stands for the defaults."""
     span = float(ts[-1] - ts[0])
-    dtmin = span * 2.0**-20 if controller.dtmin is None else controller.dtmin
-    dtmax = max(span, dtmin) if controller.dtmax is None else controller.dtmax
+    finer = getattr(controller, "_finer", 1.0)
+    dtmin = span * 2.0**-20 / finer if controller.dtmin is None else controller.dtmin
+    dtmax = max(span / finer, dtmin) if controller.dtmax is None else controller.dtmax
     if dtmax < dtmin:
         raise ValueError(f"dtmax: expected at least dtmin = {dtmin}, got {dtmax}")
-    first = min(0.01 * span, dtmax) if controller.dt0 is None else controller.dt0
+    first = min(0.01 * span / finer, dtmax) if controller.dt0 is None else controller.dt0
     if dtmin < 16 * math.ulp(float(np.abs(ts[[0, -1]]).max())) and span > 0:
         raise ValueError(f"dtmin: expected a step that changes times near {ts[-1]}, got {dtmin}")
     return min(max(first, dtmin), dtmax), dtmin, dtmax

@@ -349,13 +349,10 @@ def undo_shared(
 # ---- times of their own ----------------------------------------------------------------------------------------------
 
 
-def _single(left: Floats, right: Floats, dtype: str) -> tuple[Floats, Floats]:
-    """Evaluation times that stay on their side of a jump in `dtype`."""
-    if dtype == "float64":
-        return left, right
-    low, high = left.astype(np.float32), right.astype(np.float32)
-    low = np.where(low < left, np.nextafter(low, np.float32(np.inf)), low)
-    high = np.where(high > right, np.nextafter(high, np.float32(-np.inf)), high)
+def _single(left: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Evaluation times at jumps that float32 keeps on their side, also of the jump as float32 has it."""
+    low = np.nextafter(left.astype(np.float32), np.float32(np.inf))
+    high = np.nextafter(right.astype(np.float32), np.float32(-np.inf))
     return low.astype(np.float64), high.astype(np.float64)
 
 
@@ -364,8 +361,8 @@ def _own_parts(
 ) -> tuple[Span, list[tuple[Span, Noise]]]:
     like = field.like
     s, t, left, right = clock.s, clock.t, clock.left, clock.right
-    if left is not s or right is not t:
-        low, high = _single(left, right, like.dtype)
+    if like.dtype == "float32" and (left is not s or right is not t):
+        low, high = _single(left, right)
         left, right = (
             np.where(clock.after_jump, low, left),
             np.where(clock.before_jump, high, right),

@@ -170,14 +170,12 @@ def _system(sde: Any, y: Input, solver: Any) -> System | None:
             return None
         if y.dtype != "float64" or y.device != "cpu":
             return None
-        return _native.compiled_system(sde.compiled(), _layout(sde))
-    if kind is _builtin.OrnsteinUhlenbeck:
-        return _native.system("ou", (sde.rate, sde.mean, sde.sigma), y)
-    if kind is _builtin.GeometricBrownian:
-        return _native.system("gbm", (sde.mu, sde.sigma), y)
+        return _native.compiled_system(sde.compiled, _layout(sde))
+    if kind in (_builtin.OrnsteinUhlenbeck, _builtin.GeometricBrownian):
+        return _native.system(sde.kind, tuple(sde.parameters().values()), y)
     if kind is _builtin.CoxIngersollRoss:
         form = sde.to_ito() if type(solver) in (HOStS, DIE) else sde
-        return _native.system("cir", (form.a, form.b, form.sigma), y)
+        return _native.system("cir", tuple(form.parameters().values()), y)
     if kind is _builtin.Lorenz:
         constants = np.array([float(sde.sigma), float(sde.rho), float(sde.beta)])
         return _native.system("lorenz", (constants, sde.volatility), y)

@@ -303,7 +303,9 @@ def integrate(
             if report is not None:
                 report(part.stop - first)
         return Paths(ys.result(), counts, failed, own)
-    return _integrate_on_device(y, system, method, tableau, control, tree, times, save_at, clocks, ys)
+    return _integrate_on_device(
+        y, system, method, tableau, control, tree, times, save_at, clocks, ys
+    )
 
 
 def _integrate_on_device(

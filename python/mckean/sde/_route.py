@@ -183,9 +183,7 @@ def _system(sde: Any, y: Input, solver: Any) -> System | None:
         deviation = float(np.sqrt(2.0 * sde.temperature))
         return _native.langevin_system(sde.target, y, deviation=deviation)
     if kind is _builtin.UnderdampedLangevin and type(solver) in _KINETIC:
-        return _native.langevin_system(
-            sde.target, y, friction=float(sde.friction), u=float(sde.u)
-        )
+        return _native.langevin_system(sde.target, y, friction=float(sde.friction), u=float(sde.u))
     return None
 
 

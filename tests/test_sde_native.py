@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 
-import mckean as mk
 import numpy as np
 import pytest
+
+import mckean as mk
 from mckean import sde
-from mckean.sde import _integrate, _native
 from mckean.samplers import _schemes
+from mckean.sde import _integrate, _native
 
 
 # A path is not a smooth function of time, so steps that differ in their last digit soon lead elsewhere. With factors of 2

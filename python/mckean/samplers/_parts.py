@@ -139,7 +139,8 @@ class Noise:
     def path(self, x: Input, seed: int, step: int) -> BrownianTree:
         """The path of a named source in time rather than in steps, for native code."""
         self._check(step)
-        return self._tree(x, seed, unit=self._h)
+        tree: BrownianTree = self._tree(x, seed, unit=self._h)
+        return tree
 
     def _check(self, step: int) -> None:
         if step >= 1 << self._log_steps:

@@ -133,7 +133,7 @@ def _control(
 ) -> Control | None:
     kind = type(controller)
     if kind is ConstantStep:
-        # Halves that no error is asked of, and the state that `ReversibleHeun.backward` starts from, are left to Python.
+        # Halves that no error is asked of, and the state that `backward` starts from, are left to Python.
         return None if doubling or type(inner) is _solvers.ReversibleHeun else Control()
     if kind is PIDController:
         if controller.at_dtmin == "raise":

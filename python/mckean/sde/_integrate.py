@@ -125,9 +125,10 @@ def sdeint(
         tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
     else:
         _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    handles = getattr(_native, "handles", None)  # LOCAL
-    if handles is not None and handles(sde, solver, controller, tree, y0):
-        return _native.integrate(sde, y0, times, solver, controller, tree, progress)
+    native: Any = _native
+    if hasattr(native, "handles") and native.handles(sde, solver, controller, tree, y0):
+        solution: Solution = native.integrate(sde, y0, times, solver, controller, tree, progress)
+        return solution
     order = solver.error_order(sde)
     if controller.adaptive:
         states = {"y0": _array.to_numpy(y.array)} if _by_state(controller) else {}

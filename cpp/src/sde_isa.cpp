@@ -548,7 +548,7 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       }
       bool done = verdict == SdeVerdict::failed;
       if (done) {
-        a.failed[path[l]] = clock[l].end;
+        a.failed[path[l]] = clock[l].t;
         write_missing(a, clock[l].stop, path[l]);
       } else {
         ++counts[l][0];

@@ -12,10 +12,10 @@ from mckean import _array
 from mckean._array import Input, as_input, as_match, check_finite
 from mckean._errors import ConvergenceWarning, as_seed
 from mckean.brownian import BrownianTree
-from mckean.sde import _native
 from mckean.sde._controllers import ConstantStep, save_times
 from mckean.sde._drive import Outcome, adapted, run_own, run_shared, shared_steps, undo_shared
 from mckean.sde._field import Field
+from mckean.sde._route import Route, follow, route
 from mckean.sde._solution import Solution
 from mckean.sde._system import SDE
 
@@ -125,10 +125,9 @@ def sdeint(
         tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
     else:
         _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    native: Any = _native
-    if hasattr(native, "handles") and native.handles(sde, solver, controller, tree, y0):
-        solution: Solution = native.integrate(sde, y0, times, solver, controller, tree, progress)
-        return solution
+    whole = route(sde, y, times, solver, controller, tree)
+    if whole is not None:
+        return _solution(_natively(whole, y, progress), times, began)
     order = solver.error_order(sde)
     if controller.adaptive:
         states = {"y0": _array.to_numpy(y.array)} if _by_state(controller) else {}
@@ -141,6 +140,24 @@ def sdeint(
         steps = shared_steps(clock)
         outcome = run_shared(field, y, times, adapted(solver), steps, tree, progress)
     return _solution(outcome, times, began)
+
+
+def _natively(whole: Route, y: Input, progress: bool) -> Outcome:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=y.shape[0], disable=not progress, unit="path") as bar:
+        paths = follow(whole, y, bar.update if progress else None)
+    failed = ~np.isnan(paths.failed)
+    return Outcome(
+        ys=paths.ys,
+        accepted=paths.counts[:, 0].copy(),
+        rejected=paths.counts[:, 1].copy(),
+        evaluations=paths.counts[:, 2].copy(),
+        failed=failed,
+        failed_time=paths.failed,
+        not_finite=failed,
+        state=None,
+    )
 
 
 def reverse(

@@ -44,6 +44,10 @@ _KINETIC = (
     _kinetic.ExponentialEuler,
 )
 
+_MOST_STEPS = (
+    2.0**26
+)  # whose times are held in memory at once; the loop in Python goes on for as long as one likes
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -87,6 +91,8 @@ def route(
         if t.e is not None:
             tableau += tuple(np.zeros_like(t.b) if x is None else x for x in (t.e, t.ew, t.eh))
     if control.kind == 0:
+        if (times[-1] - times[0]) / controller.step > _MOST_STEPS:
+            return None
         grid = controller.grid(times)
         save_at = np.full(grid.size, -1, np.int64)
         save_at[np.searchsorted(grid, times)] = np.arange(times.size)

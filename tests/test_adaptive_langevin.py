@@ -66,9 +66,7 @@ def test_a_step_in_parts_is_the_constant_step_of_the_seed():
 def test_parts_follow_a_given_tree():
     """The path of a tree with other units of time, at steps that do not divide it evenly."""
     x0, v0 = starts()
-    tree = mk.BrownianTree(
-        3, x0.shape, t0=0.5, t1=2.0, tol=2**-13, levy_area="space-time-time"
-    )
+    tree = mk.BrownianTree(3, x0.shape, t0=0.5, t1=2.0, tol=2**-13, levy_area="space-time-time")
     ends = [
         run(UnderdampedLangevin(double_well, h, noise=tree, controller=c), x0, v0, round(1.5 / h)).x
         for h, c in ((0.5, pid(1e-6, dtmin=2**-9)), (0.25, 2**-8), (0.3, pid(1e-6, dtmin=2**-9)))
@@ -109,7 +107,7 @@ def test_counts_are_those_of_the_calls(scheme):
         calls[:] += 1, len(x)
         return double_well(x)
 
-    x0, v0 = starts(7)
+    x0, _ = starts(7)
     chain = UnderdampedLangevin(gradient, 0.5, scheme=scheme, controller=pid(1e-3))
     result = mk.run(chain, x0, 4, seed=1, progress=False)
     state = result.state

@@ -129,7 +129,7 @@ def test_samples_on_a_device():
     np.testing.assert_array_equal(found.nodes, host.nodes)
     none = SelfRepellentWalk(ring(20), 4.0, memory=0.51, shared=True)
     np.testing.assert_array_equal(
-        none.sample(3, 3000, seed=2, device="cuda").measure, none.sample(3, 3000, seed=2).measure
+        none.sample(3, 2000, seed=2, device="cuda").measure, none.sample(3, 2000, seed=2).measure
     )
 
 

@@ -247,7 +247,8 @@ class WalkSGD:
     -----
     The covariance of theta falls with alpha like 1 / alpha^2 if the measure is the faster of the two,
     ``memory < power``; like 1 / alpha if they are equal; and not at all if it is the slower one: see
-    `asymptotic_covariance`.
+    `asymptotic_covariance`. These are limits. After t moves over m nodes 1 / alpha^2 wants ``alpha m
+    t^-memory`` and ``alpha t^(memory - power)`` to be small; beyond, more repulsion is worse again.
 
     Deterministic given the seed, bit by bit for any number of threads and any stride; moves are the
     same on the CPU and the GPU, and so are the native descents.
@@ -338,7 +339,7 @@ class WalkSGD:
         if self._loss is not None:
             x_new = x.framework.empty(x.shape, x.dtype, x.device)
             total = self.walk._advance(
-                x.framework, x.device, at.data, mass.data, nodes_new, mass_new, state.total,
+                x.framework, x.device, x.shape[0], at.data, mass.data, nodes_new, mass_new, state.total,
                 state.seed, state.step, k, loss=self._loss_on(x), rate=rates,
                 theta=(x.data, x_new.data),
             )  # fmt: skip
@@ -372,7 +373,7 @@ class WalkSGD:
         for i, rate in enumerate(rates):
             trail = x.framework.empty((1, n), "int64", x.device)
             total = self.walk._advance(
-                x.framework, x.device, nodes, masses, nodes_new, mass_new, total, state.seed,
+                x.framework, x.device, n, nodes, masses, nodes_new, mass_new, total, state.seed,
                 state.step + i, 1, path=trail,
             )  # fmt: skip
             nodes, masses = nodes_new.data, mass_new.data

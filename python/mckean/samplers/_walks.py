@@ -228,7 +228,7 @@ class SelfRepellentWalk:
         mass = as_input(state.mass, "state.mass", dtype="float64", shape=self._masses(x.shape[0]))
         x_new, mass_new = (x.framework.empty(a.shape, a.dtype, a.device) for a in (x, mass))
         total = self._advance(
-            x.framework, x.device, x.data, mass.data, x_new, mass_new, state.total, state.seed,
+            x.framework, x.device, x.shape[0], x.data, mass.data, x_new, mass_new, state.total, state.seed,
             state.step, self.stride,
         )  # fmt: skip
         following = state.step + self.stride
@@ -304,7 +304,7 @@ class SelfRepellentWalk:
                 k = min(each, steps - first)
                 part = holder.empty((k, n), "int64", device) if path else None
                 total = self._advance(
-                    holder, device, x.data, mass.data, x, mass, total, seed, first, k, path=part
+                    holder, device, n, x.data, mass.data, x, mass, total, seed, first, k, path=part
                 )
                 if part is not None and trail is not None:
                     trail[first : first + k] = part.result()
@@ -391,6 +391,7 @@ class SelfRepellentWalk:
         self,
         framework: Framework,
         device: str,
+        walkers: int,
         x: Any,
         mass: Any,
         x_new: Output,
@@ -410,7 +411,6 @@ class SelfRepellentWalk:
         loss: what native code reads of it; rate (k,): steps of the descent; theta: from, to.
         """
         native, queue = executor(device), framework.queue(device)
-        walkers = int(np.prod(x_new.data.shape))
         parts, total = self._plan(total, step, k, walkers if self.shared else 1)
         done = 0
         for deposit, scale, shrink in parts:

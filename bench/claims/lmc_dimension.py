@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     claim = Claim(
         args,
         "Langevin Monte Carlo is within W2 accuracy eps after O(sqrt(d) / eps) steps, up to a logarithm, for smooth and "
-        "strongly convex potentials whose third derivative grows at most linearly; earlier bounds said d / eps",
+        "strongly convex potentials whose third derivative grows at most linearly; earlier bounds said d / eps, and d / eps^2 without a third derivative",
         "Sqrt(d) dimension dependence of Langevin Monte Carlo (ICLR 2022)",
         "products of d equal coordinates, all started one unit from the mode of the Gaussian; W2 of the product is sqrt(d) times W2 of a coordinate, whose law is "
         "known in closed form (Gaussian) or pushed through the chain's transition density on a grid; for every accuracy the step "

@@ -440,9 +440,9 @@ def test_tree_noise_does_not_depend_on_the_other_chains():
             "scheme: expected one of 'quicsort', 'ubu', .*, got 'euler'",
         ),
         (
-            lambda: UnderdampedLangevin(Quadratic(), 0.1, controller=1.0),
-            ValueError,
-            "controller: expected None",
+            lambda: UnderdampedLangevin(Quadratic(), 0.1, controller="pid"),
+            TypeError,
+            "controller: expected a mckean.sde.PIDController .*, got str",
         ),
         (
             lambda: UnderdampedLangevin(Quadratic(), 0.1, noise="white"),

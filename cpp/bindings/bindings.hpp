@@ -193,9 +193,11 @@ void bind_stepping_type(nb::module_& m) {
 #include "bind_brownian.hpp"
 #include "bind_interaction.hpp"
 #include "bind_lowrank.hpp"
+#include "bind_sde.hpp"
 #include "bind_sinkhorn.hpp"
 #include "bind_sliced.hpp"
 #include "bind_targets.hpp"
+#include "bind_walk.hpp"
 
 inline void bind_executor(nb::module_& m) {
   bind_random(m);
@@ -204,6 +206,8 @@ inline void bind_executor(nb::module_& m) {
   bind_interaction_type<double>(m);
   bind_lowrank_type<float>(m);
   bind_lowrank_type<double>(m);
+  bind_sde_type<float>(m);
+  bind_sde_type<double>(m);
   bind_sinkhorn_type<float>(m, "TransportF32");
   bind_sinkhorn_type<double>(m, "TransportF64");
   bind_sliced_type<float>(m, "SlicedTargetF32");
@@ -212,6 +216,8 @@ inline void bind_executor(nb::module_& m) {
   bind_targets_type<double>(m);
   bind_stepping_type<float>(m);
   bind_stepping_type<double>(m);
+  bind_walk_type<float>(m);
+  bind_walk_type<double>(m);
 }
 
 }  // namespace MK_EXECUTOR

@@ -502,6 +502,7 @@ def _pack_state(state: Any) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
         values = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
     scalars: dict[str, Any] = {}
     arrays: dict[str, np.ndarray[Any, Any]] = {}
+    host = []  # bookkeeping in NumPy, whatever holds the positions
     for name, value in values.items():
         if value is None or isinstance(value, (bool, int, str)):
             scalars[name] = value
@@ -509,12 +510,14 @@ def _pack_state(state: Any) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
             scalars[name] = {"hex": value.hex()}  # JSON has no NaN or infinity
         elif hasattr(value, "dtype") and hasattr(value, "shape"):
             arrays[f"state.{name}"] = _array.to_numpy(value)
+            if isinstance(value, np.ndarray):
+                host.append(name)
         else:
             raise TypeError(
                 f"state.{name}: expected an array, int, float, bool, str or None, "
                 f"got {type(value).__name__}"
             )
-    return {"class": kind, "scalars": scalars}, arrays
+    return {"class": kind, "scalars": scalars, "host": host}, arrays
 
 
 def _unpack_state(
@@ -528,8 +531,11 @@ def _unpack_state(
         k: float.fromhex(v["hex"]) if isinstance(v, dict) else v
         for k, v in fields["scalars"].items()
     }
+    on_host = fields.get("host", ()) if framework.name != "numpy" else ()
     values.update(
-        (k[6:], framework.asarray(v, device)) for k, v in arrays.items() if k.startswith("state.")
+        (k[6:], v if k[6:] in on_host else framework.asarray(v, device))
+        for k, v in arrays.items()
+        if k.startswith("state.")
     )
     if kind is None:
         kind = _own_class(fields["class"]) or types.SimpleNamespace

@@ -1,6 +1,7 @@
 """Samplers of a density: overdamped, Metropolis-adjusted and underdamped Langevin chains, plain and in the metric of a
 low-rank Hessian; proximal chains for nonsmooth densities, chains confined to sets, and chains of positive states."""
 
+from mckean.samplers._admm import ADMMState, DistributedADMM, GaussianShares
 from mckean.samplers._bregman import (
     BregmanProximalLangevin,
     BregmanProximalState,
@@ -34,17 +35,32 @@ from mckean.samplers._proximal import (
 )
 from mckean.samplers._reflected import ReflectedLangevin
 from mckean.samplers._sets import Ball, Box, HalfSpace, HalfSpaces, Simplex
-from mckean.samplers._underdamped import UnderdampedLangevin, UnderdampedState
+from mckean.samplers._stochastic_gradient import StochasticGradientHMC, StochasticGradientState
+from mckean.samplers._underdamped import (
+    AdaptiveUnderdampedState,
+    UnderdampedLangevin,
+    UnderdampedState,
+)
+from mckean.samplers._walks import (
+    SelfRepellentState,
+    SelfRepellentWalk,
+    WalkSample,
+    asymptotic_variance,
+)
 
 __all__ = [
     "MALA",
+    "ADMMState",
+    "AdaptiveUnderdampedState",
     "Ball",
     "BoltzmannShannon",
     "Box",
     "BregmanProximalLangevin",
     "BregmanProximalState",
     "Burg",
+    "DistributedADMM",
     "Euclidean",
+    "GaussianShares",
     "GeometricLangevin",
     "GroupNorm",
     "HalfSpace",
@@ -68,11 +84,17 @@ __all__ = [
     "ProximalMap",
     "ReflectedLangevin",
     "ReverseGeometricBrownian",
+    "SelfRepellentState",
+    "SelfRepellentWalk",
     "Separable",
     "Simplex",
     "SquaredNorm",
+    "StochasticGradientHMC",
+    "StochasticGradientState",
     "UnderdampedLangevin",
     "UnderdampedState",
+    "WalkSample",
+    "asymptotic_variance",
     "moreau_envelope",
     "proximal_map",
 ]

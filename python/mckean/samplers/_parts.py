@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from mckean._array import Input, as_input, as_match, check_finite
 from mckean._dispatch import executor
 from mckean.brownian import BrownianTree
@@ -46,7 +48,7 @@ class Target:
             raise TypeError(
                 f"target: {needs_density_for} needs log_density(x), {label} has no log_density"
             )
-        self._gradient, self._density = gradient, density
+        self.target, self._gradient, self._density = target, gradient, density
 
     def gradient(self, x: Any, like: Input, held: Sequence[Input] = ()) -> Input:
         """The gradient at `x`; `held` are earlier ones still in use, which it must not overwrite."""
@@ -67,7 +69,8 @@ class Noise:
     """W, H and K of one step of every coordinate, by one of three sources.
 
     "counter" draws each step afresh; "tree" reads a Brownian tree that belongs to the seed; an
-    object with ``increment(s, t)`` is asked for ``[t0 + k h, t0 + (k + 1) h]``.
+    object with ``increment(s, t)`` is asked for ``[t0 + k h, t0 + (k + 1) h]``. With `smallest`,
+    parts of a step at least that long can be asked for: the same path, resolved more finely.
     """
 
     _names = ("W", "H", "K")
@@ -75,7 +78,9 @@ class Noise:
     _deviation = (1.0, math.sqrt(1 / 12), math.sqrt(1 / 720))
     _log_steps = 30
 
-    def __init__(self, source: Any, step: float, count: int) -> None:
+    def __init__(
+        self, source: Any, step: float, count: int, *, smallest: float | None = None
+    ) -> None:
         if not (
             source in ("tree", "counter")
             if isinstance(source, str)
@@ -86,10 +91,13 @@ class Noise:
                 f"got {source!r}"
             )
         tol = getattr(source, "tol", None)
-        if isinstance(tol, float) and tol > step * (1 + 1e-9):
+        least = step if smallest is None else smallest
+        if isinstance(tol, float) and tol > least * (1 + 1e-9):
+            what = "step" if smallest is None else "the shortest part of a step"
             raise ValueError(
-                f"noise: expected a tree with tol <= step = {step:.4g}, got tol = {tol:.4g}"
+                f"noise: expected a tree with tol <= {what} = {least:.4g}, got tol = {tol:.4g}"
             )
+        self._tol = 1.0 if smallest is None else min(1.0, smallest / step)
         self.source, self._h, self._count = source, step, count
         # Named sources give unit-time noise: the leaves of a tree over [0, 2^30] are then exactly
         # the steps, whatever h is, and the factor goes into the coefficients.
@@ -108,24 +116,51 @@ class Noise:
             executor(x.device).step_noise(data, scales, seed, step, x.framework.queue(x.device))
             return data
         if self.source == "tree":
-            if step >= 1 << self._log_steps:
-                raise ValueError(
-                    f"noise: a tree holds 2**{self._log_steps} steps, use noise='counter'"
-                )
+            self._check(step)
             increment = self._tree(x, seed).increment(float(step), step + 1.0)
         else:
-            t0, t1 = (
-                float(getattr(self.source, "t0", 0.0)),
-                float(getattr(self.source, "t1", math.inf)),
-            )
-            s, t = t0 + step * self._h, t0 + (step + 1) * self._h
-            if t1 < t <= t1 + 1e-6 * self._h:  # k h may round to just beyond the end
-                t = t1
-            if t > t1:
-                raise ValueError(
-                    f"noise: expected a path that reaches t = {t:.6g} (step {step + 1}), got t1 = {t1}"
-                )
+            s, t = self._times(step, 0.0), self._times(step, self._h)
             increment = self.source.increment(s, t)
+        return self._data(x, increment)
+
+    def between(self, x: Input, seed: int, step: int, s: Any, t: Any, *, shared: bool) -> list[Any]:
+        """The same over parts ``[s, t]`` of a step, float64 (n,) times since its beginning; if
+        `shared`, all chains that move have the same."""
+        if shared:
+            at = int(np.argmax(t > s))
+            s, t = float(s[at]), float(t[at])
+        if self.source == "tree":
+            self._check(step)
+            increment = self._tree(x, seed).increment(step + s / self._h, step + t / self._h)
+        else:
+            increment = self.source.increment(self._times(step, s), self._times(step, t))
+        return self._data(x, increment)
+
+    def path(self, x: Input, seed: int, step: int) -> BrownianTree:
+        """The path of a named source in time rather than in steps, for native code."""
+        self._check(step)
+        tree: BrownianTree = self._tree(x, seed, unit=self._h)
+        return tree
+
+    def _check(self, step: int) -> None:
+        if step >= 1 << self._log_steps:
+            raise ValueError(f"noise: a tree holds 2**{self._log_steps} steps, use noise='counter'")
+
+    def _times(self, step: int, s: Any) -> Any:
+        """Times of the given path at `s` after the beginning of a step."""
+        t0 = float(getattr(self.source, "t0", 0.0))
+        t1 = float(getattr(self.source, "t1", math.inf))
+        # Both ends of a step are multiples of it, computed alike.
+        t = np.where(np.equal(s, self._h), t0 + (step + 1) * self._h, t0 + step * self._h + s)
+        t = np.where((t1 < t) & (t <= t1 + 1e-6 * self._h), t1, t)  # k h may round to just beyond
+        if (t > t1).any():
+            raise ValueError(
+                f"noise: expected a path that reaches t = {t.max():.6g} (step {step + 1}), "
+                f"got t1 = {t1}"
+            )
+        return t if t.ndim else float(t)
+
+    def _data(self, x: Input, increment: Any) -> list[Any]:
         data = []
         for name in self._names[: self._count]:
             value = getattr(increment, name)
@@ -137,8 +172,8 @@ class Noise:
             data.append(as_match(value, f"noise.{name}", x, "x").data)
         return data
 
-    def _tree(self, x: Input, seed: int) -> Any:
-        key = (seed, x.shape, x.dtype, x.device, x.framework.name)
+    def _tree(self, x: Input, seed: int, unit: float = 1.0) -> Any:
+        key = (seed, x.shape, x.dtype, x.device, x.framework.name, unit)
         if key not in self._trees:
             if len(self._trees) >= 4:
                 self._trees.clear()
@@ -146,8 +181,8 @@ class Noise:
                 seed,
                 x.shape,
                 t0=0.0,
-                t1=2.0**self._log_steps,
-                tol=1.0,
+                t1=2.0**self._log_steps * unit,
+                tol=self._tol * unit,
                 levy_area=self._levy[self._count - 1],
                 dtype=x.dtype,
                 like=x.array,

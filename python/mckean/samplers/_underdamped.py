@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from mckean._array import Input, as_input, as_match, check_finite
+from mckean._array import as_input, as_match, check_finite, to_numpy
 from mckean._errors import as_seed, nonnegative, one_of, positive
 from mckean.samplers._parts import Noise, Target, starting_points
-from mckean.samplers._schemes import SCHEMES, plan
+from mckean.samplers._schemes import SCHEMES, move, plan
+from mckean.samplers._substeps import Pace, SubSteps, as_controller
 from mckean.stepping import _combine_checked
 
-__all__ = ["UnderdampedLangevin", "UnderdampedState"]
+__all__ = ["AdaptiveUnderdampedState", "UnderdampedLangevin", "UnderdampedState"]
 
 _VELOCITY_STREAM = 0x76656C6F63697479  # "velocity"
 _COPY = np.ones((1, 1))
@@ -34,6 +35,25 @@ class UnderdampedState:
     seed: int
     step: int
     n_gradients: int
+
+
+@dataclass(slots=True)
+class AdaptiveUnderdampedState(UnderdampedState):
+    """State of `UnderdampedLangevin` with a controller: `x`, `v`, `grad`, shape (n, d), as without
+    one, and what its steps depend on.
+
+    For every chain, in NumPy: `proposal` (float64), the step to try next; `errors`, shape (n, 2),
+    the inverse errors of the two steps before; `accepted`, `rejected` and `gradients` (int64),
+    counts; and `failed_time` (float64), NaN while the chain is finite. `n_gradients` counts how
+    often the gradient function was called.
+    """
+
+    proposal: Any
+    errors: Any
+    accepted: Any
+    rejected: Any
+    gradients: Any
+    failed_time: Any
 
 
 class UnderdampedLangevin:
@@ -60,20 +80,25 @@ class UnderdampedLangevin:
         An object with ``grad_log_density(x)``, or that function itself: (n, d) to (n, d), in the
         framework, dtype and device of ``x``. It must return a new array each time.
     step : float
-        Step size h > 0.
+        Step size h > 0; with a `controller`, the time from one position of the chain to the next.
     friction : float
         Friction >= 0; at 0 the chain is a Hamiltonian flow.
     u : float
         Inverse mass > 0.
     scheme : str
         One of the table above.
-    controller : None
-        Only None, a constant step, is supported in this version.
+    controller : mckean.sde.PIDController, mckean.sde.ConstantStep, float or None
+        None takes one step of size `step` at a time. Otherwise a step consists of as many parts as
+        the controller wants, for every chain by itself; a float is a constant size. Errors over x
+        and v are embedded for "align" (1 gradient for every attempt), and differences to two half
+        steps, which are kept, for the others (3 times the gradients of a step, less what is
+        known). Times such as `dtmin`, at least ``step * 2**-20``, are in the unit of `step`.
     noise : {"tree", "counter"} or object
         One Brownian tree per seed (at most 2**30 steps), or independent noise per step (cheaper,
-        the same law), or an object with ``increment(s, t)`` returning W, H and K as the scheme
-        needs, such as a `mckean.BrownianTree`: step k then uses its increment over ``[t0 + k h, t0
-        + (k + 1) h]``.
+        the same law; not with a controller), or an object with ``increment(s, t)`` returning W, H
+        and K as the scheme needs, such as a `mckean.BrownianTree`: step k then uses its increment
+        over ``[t0 + k h, t0 + (k + 1) h]``, and a controller asks for parts of it, with s and t
+        of shape (n,).
 
     Raises
     ------
@@ -89,6 +114,15 @@ class UnderdampedLangevin:
     Deterministic given the seed; the number of threads does not matter. Coefficients are computed
     in float64 for every ``friction * step``, including 0. If particles diverge, `mckean.run`
     returns ``converged=False``.
+
+    With a controller the path is still the one of the seed: a finer tolerance, or a finer constant
+    size, comes closer to the solution along it, and a rejected attempt asks the same path for a
+    nearer time. Chains do not see each other, so a stiff one does not slow the others. A chain
+    whose numbers are not finite even at `dtmin` stops: it is NaN from then on, and a
+    `ConvergenceWarning` names the first one and its time. ``result.stats`` has "accepted",
+    "rejected" and "gradients", shape (n_saved, n), counted from the start. Steps that depend on
+    the state are no longer reversible: the stationary law is exact only in the limit of small
+    tolerances, as it is for constant steps in that of small steps.
 
     References
     ----------
@@ -111,6 +145,15 @@ class UnderdampedLangevin:
     >>> result = mk.run(chain, np.zeros((200, 2)), 400, burn_in=100, seed=1, progress=False)
     >>> round(float(result.x.var()), 1), result.n_gradient_evaluations
     (1.0, 800)
+
+    Steps by the error, for a density whose width varies:
+
+    >>> funnel = mk.targets.Funnel(3)
+    >>> chain = mk.samplers.UnderdampedLangevin(
+    ...     funnel, 1.0, controller=mk.sde.PIDController(0.0, 0.1, dtmin=2**-10))
+    >>> result = mk.run(chain, funnel.sample(20), 5, seed=1, progress=False)
+    >>> result.stats["accepted"].shape, bool(np.ptp(result.stats["accepted"][-1]) > 10)
+    ((5, 20), True)
     """
 
     def __init__(
@@ -121,21 +164,24 @@ class UnderdampedLangevin:
         friction: float = 1.0,
         u: float = 1.0,
         scheme: str = "quicsort",
-        controller: None = None,
+        controller: Any = None,
         noise: Any = "tree",
     ) -> None:
         self.target, self.step_size = target, positive(step, "step")
         self.friction, self.u = nonnegative(friction, "friction"), positive(u, "u")
         self.scheme = one_of(scheme, "scheme", tuple(SCHEMES))
-        if controller is not None:
-            raise ValueError(
-                f"controller: expected None (constant step) in this version, "
-                f"got {type(controller).__name__}"
-            )
         self._target = Target(target)
         self._fsal = SCHEMES[scheme].fsal
-        self._noise = Noise(noise, self.step_size, SCHEMES[scheme].noise)
-        self._plan = plan(scheme, self.step_size, self.friction, self.u, self._noise.factor)
+        self.controller = None if controller is None else as_controller(controller)
+        self._parts: SubSteps | None = None
+        if self.controller is None:
+            self._noise = Noise(noise, self.step_size, SCHEMES[scheme].noise)
+            self._plan = plan(scheme, self.step_size, self.friction, self.u, self._noise.factor)
+        else:
+            self._parts = SubSteps(
+                self._target, scheme, self.step_size, self.friction, self.u, self.controller, noise
+            )
+            self._noise = self._parts.noise
 
     def config(self) -> dict[str, Any]:
         """The settings by which a checkpoint recognises this method."""
@@ -146,6 +192,7 @@ class UnderdampedLangevin:
             "u": self.u,
             "scheme": self.scheme,
             "noise": self._noise.source,
+            **({} if self.controller is None else {"controller": vars(self.controller)}),
         }
 
     def init(self, x0: Any, seed: Any = 0, *, v0: Any = None) -> UnderdampedState:
@@ -168,39 +215,74 @@ class UnderdampedLangevin:
             g = self._target.gradient(copy, x)
             check_finite(g, "grad_log_density(x0)")
             grad = g.array
-        return UnderdampedState(copy, v[0].result(), grad, seed, 0, int(self._fsal))
+        start = (copy, v[0].result(), grad, seed, 0, int(self._fsal))
+        if self._parts is None:
+            return UnderdampedState(*start)
+        pace = self._parts.first(x.shape[0], self._fsal)
+        return AdaptiveUnderdampedState(*start, **_fields(pace))
 
     def step(self, state: UnderdampedState) -> UnderdampedState:
         """Return the state one step later; `state` stays as it is."""
-        p = self._plan
         x = as_input(state.x, "state.x", shape=("n", "d"))
-        known = {"x": x.data, "v": as_match(state.v, "state.v", x, "state.x").data}
-        held: list[Input] = []
-        if self._fsal:
-            held.append(as_match(state.grad, "state.grad", x, "state.x"))
-            known["g0"] = held[0].data
-        if "W" in p.base_names or "H" in p.base_names or "K" in p.base_names:
+        v = as_match(state.v, "state.v", x, "state.x")
+        g = as_match(state.grad, "state.grad", x, "state.x") if self._fsal else None
+        if self._parts is not None:
+            pace = _pace(state, x.shape[0])
+            results, pace, calls = self._parts.advance(x, v.data, g, state.seed, state.step, pace)
+            return AdaptiveUnderdampedState(
+                results[0],
+                results[1],
+                results[2] if self._fsal else None,
+                state.seed,
+                state.step + 1,
+                state.n_gradients + calls,
+                **_fields(pace),
+            )
+        p, known = self._plan, {"x": x.data, "v": v.data}
+        if g is not None:
+            known["g0"] = g.data
+        if any(name in p.base_names for name in "WHK"):
             known.update(zip("WHK", self._noise.draw(x, state.seed, state.step), strict=False))
-        rows = _combine_checked(x, p.base, [known[name] for name in p.base_names])
-        stages, last = rows[: p.n_stages], rows[p.n_stages :]
-        gradients: list[Any] = []
-        position: Any = None
-        for stage, update in zip(stages, p.stage_updates, strict=True):
-            if update is not None:
-                data = [stage.data, *(g.data for g in gradients)]
-                _combine_checked(x, update, data, outs=[stage])
-            position = stage.result()
-            gradients.append(self._target.gradient(position, x, held=held + gradients))
-        if p.final_names:
-            data = [*(row.data for row in last), *(gradients[i].data for i in p.final_names)]
-            _combine_checked(x, p.final_update, data, outs=last)
-        if not self._fsal:
-            position = last[0].result()
+        end = move(
+            p,
+            x,
+            known,
+            lambda at, held: self._target.gradient(at, x, held),
+            [] if g is None else [g],
+        )
         return UnderdampedState(
-            position,
-            last[-1].result(),
-            gradients[-1].array if self._fsal else None,
+            end.position,
+            end.velocity.result(),
+            end.gradients[-1].array if self._fsal else None,
             state.seed,
             state.step + 1,
             state.n_gradients + p.n_stages,
         )
+
+    def stats(self, state: UnderdampedState) -> dict[str, Any]:
+        """Return what `mckean.run` saves with each position: counts, if there is a controller."""
+        if self._parts is None:
+            return {}
+        return {name: to_numpy(getattr(state, name)) for name in _COUNTS}
+
+
+_COUNTS = ("accepted", "rejected", "gradients")
+
+
+def _fields(pace: Pace) -> dict[str, Any]:
+    return {f.name: getattr(pace, f.name) for f in fields(Pace)}
+
+
+def _pace(state: UnderdampedState, n: int) -> Pace:
+    """What the steps depend on, from a state of ours or one that was saved."""
+    if not isinstance(state, AdaptiveUnderdampedState):
+        raise TypeError(f"state: expected an AdaptiveUnderdampedState, got {type(state).__name__}")
+    found = {}
+    for f in fields(Pace):
+        shape = (n, 2) if f.name == "errors" else (n,)
+        kind = np.int64 if f.name in _COUNTS else np.float64
+        a = to_numpy(getattr(state, f.name))
+        if a.shape != shape:
+            raise ValueError(f"state.{f.name}: expected shape {shape}, got {a.shape}")
+        found[f.name] = a.astype(kind, copy=False)
+    return Pace(**found)

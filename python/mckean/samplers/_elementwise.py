@@ -97,8 +97,9 @@ def increasing_root(
 ) -> Any:
     """The root of an increasing function, element by element, within [low, high].
 
-    `function` returns value and slope; its terms are no larger than the root and `start`. A Newton step that leaves the bracket, or does not halve the
-    last step, is replaced by a bisection, so the number of iterations is bounded.
+    `function` returns value and slope; its terms are no larger than the root and `start`. A Newton
+    step that leaves the bracket, or does not halve the last step, is replaced by a bisection, so
+    the number of iterations is bounded.
     """
     xp, x = maths.xp, start
     previous = high - low

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 
-import mckean as mk
 import numpy as np
 import pytest
+
+import mckean as mk
 from mckean import sde
-from mckean.sde import _integrate, _native
 from mckean.samplers import _schemes
+from mckean.sde import _integrate, _native
 
 
 # A path is not a smooth function of time, so steps that differ in their last digit soon lead elsewhere. With factors of 2
@@ -336,3 +337,38 @@ def test_compiled_functions_match_python(monkeypatch, noise, adaptive):
     finally:
         mk.set_num_threads(before)
     assert not adaptive or ours.stats["rejected"].sum() > 0
+
+
+# ---- chains of underdamped Langevin -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["quicsort", "ubu"])
+@pytest.mark.parametrize("kind", ["funnel", "full", "logistic"])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_chains_of_built_in_targets_follow_those_of_their_gradients(
+    monkeypatch, scheme, kind, adaptive
+):
+    from mckean.samplers._substeps import SubSteps
+
+    known = target(kind, 4)
+    controller = dyadic(0.0, 0.05, dtmin=2**-9, dt0=0.25) if adaptive else sde.ConstantStep(0.125)
+    x0 = 0.3 * mk.random.normal(2, (9, 4))
+    taken = []
+    inner = SubSteps._natively
+
+    def watched(self, *args):
+        taken.append(inner(self, *args))
+        return taken[-1]
+
+    monkeypatch.setattr(SubSteps, "_natively", watched)
+    results = []
+    for density in (known, known.grad_log_density):
+        chain = mk.samplers.UnderdampedLangevin(
+            density, 0.5, scheme=scheme, friction=1.2, controller=controller
+        )
+        results.append(mk.run(chain, x0, 6, seed=3, progress=False))
+        assert (taken[-1] is not None) == (density is known)
+    ours, theirs = results
+    np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-8, atol=1e-8)
+    for name in ("accepted", "rejected", "gradients"):
+        np.testing.assert_array_equal(ours.stats[name], theirs.stats[name])

@@ -97,7 +97,7 @@ def increasing_root(
 ) -> Any:
     """The root of an increasing function, element by element, within [low, high].
 
-    `function` returns value and slope. A Newton step that leaves the bracket, or does not halve the
+    `function` returns value and slope; its terms are no larger than the root and `start`. A Newton step that leaves the bracket, or does not halve the
     last step, is replaced by a bisection, so the number of iterations is bounded.
     """
     xp, x = maths.xp, start
@@ -111,6 +111,9 @@ def increasing_root(
             newton = x - value / slope
             good = (newton >= low) & (newton <= high) & (2 * abs(value) <= abs(previous * slope))
             following = xp.where(good, newton, low + (high - low) / 2)
+            # A value that is rounding error says nothing about where the root is.
+            found = abs(value) <= 4 * maths.eps * (abs(x) + abs(start))
+            following = xp.where(found, x, following)
             previous = following - x
             # NaN counts as done: it stays NaN whatever is iterated.
             moving = abs(previous) > 2 * maths.eps * abs(following) + maths.tiny

@@ -238,7 +238,8 @@ class HalfSpace(ConvexSet):
         return maths.xp.where((beyond > 0)[:, None], moved, x)
 
     def _project(self, maths: Maths, x: Any) -> Any:
-        return self._move(maths, x, 1.0)
+        # Once more for what the length of a far x left in rounding.
+        return self._move(maths, self._move(maths, x, 1.0), 1.0)
 
     def _reflect(self, maths: Maths, x: Any) -> Any:
         return self._move(maths, x, 2.0)

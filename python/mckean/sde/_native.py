@@ -115,7 +115,7 @@ def select(like: Input, mask: np.ndarray[Any, Any], a: Any, b: Any) -> Output:
     return out
 
 
-# ---- whole paths ------------------------------------------------------------------------------------------------------
+# ---- whole paths ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +172,9 @@ class Control:
 
 @dataclass(slots=True)
 class Paths:
-    """What native code returns: `ys` (saves, n, d); `counts` (n, 3) accepted, rejected, evaluations; `failed` (n,) NaN or
-    the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three are
-    NumPy."""
+    """What native code returns: `ys` (saves, n, d); `counts` (n, 3) accepted, rejected, evaluations; `failed` (n,) NaN
+    or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
+    are NumPy."""
 
     ys: Any
     counts: np.ndarray[Any, Any]
@@ -201,7 +201,7 @@ def _held(y: Input, values: np.ndarray[Any, Any]) -> Any:
 def langevin_system(
     target: Any, y: Input, *, deviation: float | None = None, friction: float = 0.0, u: float = 0.0
 ) -> System | None:
-    """Overdamped with noise of this standard deviation, or else underdamped; None for targets unknown to native code."""
+    """Overdamped with noise of this standard deviation, or else underdamped; None for targets native code lacks."""
     name = target_kind(target)
     if name is None:
         return None
@@ -257,8 +257,8 @@ def integrate(
     """Solve from `y` (n, d) at ``times[0]`` on, in native code.
 
     `times`: of constant steps all ends, else the start and the times to hit. `save_at`: for each time the row of the
-    result, or -1. With `report`, paths are solved in blocks, and it is told how many each time; results do not depend on
-    that.
+    result, or -1. With `report`, paths are solved in blocks, and it is told how many each time; results do not depend
+    on that.
     """
     n, d = y.shape
     framework, device = y.framework, y.device
@@ -303,7 +303,9 @@ def integrate(
             if report is not None:
                 report(part.stop - first)
         return Paths(ys.result(), counts, failed, own)
-    return _integrate_on_device(y, system, method, tableau, control, tree, times, save_at, clocks, ys)
+    return _integrate_on_device(
+        y, system, method, tableau, control, tree, times, save_at, clocks, ys
+    )
 
 
 def _integrate_on_device(

@@ -44,6 +44,10 @@ _KINETIC = (
     _kinetic.ExponentialEuler,
 )
 
+_MOST_STEPS = (
+    2.0**26
+)  # whose times are held in memory at once; the loop in Python goes on for as long as one likes
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -87,6 +91,8 @@ def route(
         if t.e is not None:
             tableau += tuple(np.zeros_like(t.b) if x is None else x for x in (t.e, t.ew, t.eh))
     if control.kind == 0:
+        if (times[-1] - times[0]) / controller.step > _MOST_STEPS:
+            return None
         grid = controller.grid(times)
         save_at = np.full(grid.size, -1, np.int64)
         save_at[np.searchsorted(grid, times)] = np.arange(times.size)
@@ -133,7 +139,7 @@ def _control(
 ) -> Control | None:
     kind = type(controller)
     if kind is ConstantStep:
-        # Halves that no error is asked of, and the state that `ReversibleHeun.backward` starts from, are left to Python.
+        # Halves that no error is asked of, and the state that `backward` starts from, are left to Python.
         return None if doubling or type(inner) is _solvers.ReversibleHeun else Control()
     if kind is PIDController:
         if controller.at_dtmin == "raise":
@@ -183,9 +189,7 @@ def _system(sde: Any, y: Input, solver: Any) -> System | None:
         deviation = float(np.sqrt(2.0 * sde.temperature))
         return _native.langevin_system(sde.target, y, deviation=deviation)
     if kind is _builtin.UnderdampedLangevin and type(solver) in _KINETIC:
-        return _native.langevin_system(
-            sde.target, y, friction=float(sde.friction), u=float(sde.u)
-        )
+        return _native.langevin_system(sde.target, y, friction=float(sde.friction), u=float(sde.u))
     return None
 
 

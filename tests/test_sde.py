@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import mckean as mk
 from mckean import BrownianTree
 from mckean import sde as S
+from mckean.sde import _drive
 
 MU, SIGMA = 0.3, 0.5
 STRATONOVICH = [
@@ -473,6 +474,20 @@ def test_coefficients_are_seen_on_their_side_of_a_jump(solver, kind, dtype):
         assert not out.stats["rejected"].any()
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    step=st.floats(0.02, 0.5),
+    ts=st.lists(st.floats(0.0, 2.0), min_size=2, max_size=5, unique=True).map(sorted),
+    jumps=st.lists(st.floats(0.0, 2.0), max_size=3),
+)
+def test_steps_on_a_grid_are_those_of_the_clock(step, ts, jumps):
+    if min(np.diff(ts)) < 1e-6:
+        return
+    controller, times = S.ConstantStep(step, jump_ts=jumps), np.array(ts)
+    clock = _drive._clock_steps(controller.start(times, 1))
+    assert list(_drive.shared_steps(controller, times, 1.0, "diagonal")) == list(clock)
+
+
 # ---- failures ----
 
 
@@ -759,7 +774,7 @@ def test_solvers_refuse_what_they_cannot_treat(kind):
             TypeError,
             "tree: expected dtype float64",
         ),
-        (dict(controller=1e-18), ValueError, "tol"),
+        (dict(controller=1e-18), ValueError, "step"),
     ],
 )
 def test_wrong_arguments_are_named(change, kind, match):

@@ -120,6 +120,8 @@ def sdeint(
     began = time.perf_counter()
     y, times, controller = _checked(sde, y0, ts, solver, controller)
     field = Field(sde, y, float(times[0]))
+    if not controller.adaptive:  # refuses steps that the times cannot resolve
+        controller.start(times, 1, 1.0, noise=sde.noise)
     smallest = _smallest(controller, times, getattr(solver, "pieces", 1))
     if tree is None:
         tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
@@ -136,8 +138,7 @@ def sdeint(
             field, y, times, adapted(solver), controller, clock, tree, progress, compact
         )
     else:
-        clock = controller.start(times, 1, order, noise=sde.noise)
-        steps = shared_steps(clock)
+        steps = shared_steps(controller, times, order, sde.noise)
         outcome = run_shared(field, y, times, adapted(solver), steps, tree, progress)
     return _solution(outcome, times, began)
 
@@ -178,7 +179,7 @@ def reverse(
         tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
     else:
         _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    steps = list(shared_steps(controller.start(times, 1, 1.0, noise=sde.noise)))
+    steps = list(shared_steps(controller, times, 1.0, sde.noise))
     outcome = undo_shared(field, y, z, times, solver, steps, tree)
     return _solution(outcome, times, began)
 

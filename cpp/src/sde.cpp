@@ -94,14 +94,18 @@ const SdeLoops<double>& loops<double>() {
   return sde_table().f64;
 }
 
-// Registers of paths in a chunk: with clocks of their own, lanes take new paths as they finish, so chunks are longer. Neither
-// changes a result.
+// With clocks of their own, lanes take new paths as they finish: the longer a chunk, the fewer lanes wait for the last path.
+// How paths are grouped changes no result.
 template <class T>
 void integrate(const SdeArgs<T>& a) {
   const SdeLoops<T>& l = loops<T>();
-  const bool constant = a.control.kind == SdeControl::constant;
-  int64_t grain = constant ? l.lanes : std::max<int64_t>(l.lanes, std::min<int64_t>(16 * l.lanes, a.paths / 8));
-  grain = (grain + l.lanes - 1) / l.lanes * l.lanes;
+  const int threads = num_threads();
+  int64_t grain = l.lanes;
+  if (a.control.kind != SdeControl::constant) {
+    const int64_t chunks = threads > 1 ? 4 * threads : 1;
+    grain = std::max<int64_t>(1, a.paths / chunks / l.lanes) * l.lanes;
+    if (threads == 1) grain = std::max<int64_t>(grain, a.paths);
+  }
   const size_t bytes = static_cast<size_t>(l.scratch(a)) + 64;
   parallel_for(a.paths, grain, [&](int64_t first, int64_t last) {
     std::vector<char> memory(bytes);

@@ -26,6 +26,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _CHUNK_BYTES = 1 << 25  # of noise, asked for in one walk along the tree
 _CHUNK_STEPS = 1024
+_GRID_STEPS = 1 << 20  # constant steps whose times are held; more come from a clock
 
 
 @dataclass
@@ -179,7 +180,7 @@ class Attempt:
 
 def shared_steps(controller: Any, ts: Floats, order: float, noise: str) -> Iterator[Attempt]:
     """The steps of a controller that does not look at errors."""
-    if type(controller) is ConstantStep:
+    if type(controller) is ConstantStep and (ts[-1] - ts[0]) / controller.step <= _GRID_STEPS:
         return _grid_steps(controller, ts)
     return _clock_steps(controller.start(ts, 1, order, noise=noise))
 

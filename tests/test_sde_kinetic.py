@@ -35,9 +35,7 @@ def start(n=20):
 
 
 def tree(seed=3, n=20, t1=1.0, tol=2**-10, **settings):
-    return mk.BrownianTree(
-        seed, (n, 2), t1=t1, tol=tol, levy_area="space-time-time", **settings
-    )
+    return mk.BrownianTree(seed, (n, 2), t1=t1, tol=tol, levy_area="space-time-time", **settings)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -52,9 +50,7 @@ def test_a_solution_is_the_samplers_chain(solver, xp, dtype):
     found = sde.sdeint(
         equation(gradient), xp.asarray(y0), ts, solver=solver(), controller=0.125, tree=path
     )
-    chain = Chain(
-        gradient, 0.125, friction=1.4, u=0.7, scheme=solver.scheme, noise=path
-    )
+    chain = Chain(gradient, 0.125, friction=1.4, u=0.7, scheme=solver.scheme, noise=path)
     state = chain.init(xp.asarray(y0[:, :2].copy()), v0=xp.asarray(y0[:, 2:].copy()))
     limit = {"float32": 1e-5, "float64": 1e-13}[dtype]
     for save in (1, 2):

@@ -197,6 +197,7 @@ void bind_stepping_type(nb::module_& m) {
 #include "bind_sinkhorn.hpp"
 #include "bind_sliced.hpp"
 #include "bind_targets.hpp"
+#include "bind_walk.hpp"
 
 inline void bind_executor(nb::module_& m) {
   bind_random(m);
@@ -215,6 +216,8 @@ inline void bind_executor(nb::module_& m) {
   bind_targets_type<double>(m);
   bind_stepping_type<float>(m);
   bind_stepping_type<double>(m);
+  bind_walk_type<float>(m);
+  bind_walk_type<double>(m);
 }
 
 }  // namespace MK_EXECUTOR

@@ -11,6 +11,7 @@ namespace cpu { using Device = nanobind::device::cpu; }
 #include "bindings.hpp"
 #include "dispatch.hpp"
 #include "finite.hpp"
+#include "mckean/kinetic.hpp"
 #include "mckean/random.hpp"
 #include "pool.hpp"
 #include "power_scan_isa.hpp"
@@ -101,6 +102,13 @@ NB_MODULE(_core, m) {
         return std::make_tuple(alone, mk::power_scan_table().scan(args));
       },
       "z"_a.noconvert(), "s"_a.noconvert(), "r"_a, "single"_a, "force"_a.noconvert());
+  m.def(
+      "kinetic_rows",  // for tests: the table of a scheme for one step, (4, 8)
+      [](int scheme, double step, double friction, double u) {
+        auto r = mk::kinetic_rows(static_cast<mk::SdeMethod>(scheme), step, friction, u);
+        return std::vector<double>(&r.row[0][0], &r.row[0][0] + r.rows * mk::kinetic_columns);
+      },
+      "scheme"_a, "step"_a, "friction"_a, "u"_a);
   bind_all_finite<float>(m);
   bind_all_finite<double>(m);
   bind_slice_order<float>(m);

@@ -1,7 +1,13 @@
-// CPU executor of stochastic differential equations: the fused pieces that Python's batch driver is made of. Bound by memory.
+// CPU executor of stochastic differential equations: whole paths, and the fused pieces that Python's batch driver is made of,
+// which are bound by memory.
 #include "mckean/sde.hpp"
 
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
 #include "pool.hpp"
+#include "sde_isa.hpp"
 
 namespace mk {
 namespace cpu {
@@ -77,8 +83,47 @@ void select(int64_t rows, int64_t dim, const uint8_t* mask, const T* a, const T*
   });
 }
 
+template <class T>
+const SdeLoops<T>& loops();
+template <>
+const SdeLoops<float>& loops<float>() {
+  return sde_table().f32;
+}
+template <>
+const SdeLoops<double>& loops<double>() {
+  return sde_table().f64;
+}
+
+// With clocks of their own, lanes take new paths as they finish: the longer a chunk, the fewer lanes wait for the last path.
+// How paths are grouped changes no result.
+template <class T>
+void integrate(const SdeArgs<T>& a) {
+  const SdeLoops<T>& l = loops<T>();
+  const int threads = num_threads();
+  int64_t grain = l.lanes;
+  if (a.control.kind != SdeControl::constant) {
+    const int64_t chunks = threads > 1 ? 4 * threads : 1;
+    grain = std::max<int64_t>(1, a.paths / chunks / l.lanes) * l.lanes;
+    if (threads == 1) grain = std::max<int64_t>(grain, a.paths);
+  }
+  const size_t bytes = static_cast<size_t>(l.scratch(a)) + 64;
+  parallel_for(a.paths, grain, [&](int64_t first, int64_t last) {
+    std::vector<char> memory(bytes);
+    char* aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    l.run(a, first, last, aligned, poll_inside_chunk);
+  });
+}
+
 }  // namespace
 
+template <>
+void sde_integrate<float>(const SdeArgs<float>& args, Queue) {
+  integrate(args);
+}
+template <>
+void sde_integrate<double>(const SdeArgs<double>& args, Queue) {
+  integrate(args);
+}
 template <>
 void sde_update<float>(const SdeUpdateArgs<float>& args, Queue) {
   update(args);
@@ -98,7 +143,8 @@ void sde_error_norm<double>(int64_t rows, int64_t dim, const double* error, cons
   error_norm(rows, dim, error, y0, y1, rtol, atol, out);
 }
 template <>
-void sde_select<float>(int64_t rows, int64_t dim, const uint8_t* mask, const float* a, const float* b, float* out, Queue) {
+void sde_select<float>(int64_t rows, int64_t dim, const uint8_t* mask, const float* a, const float* b, float* out,
+                       Queue) {
   select(rows, dim, mask, a, b, out);
 }
 template <>

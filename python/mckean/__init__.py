@@ -10,6 +10,7 @@ from mckean import (
     optimizers,
     random,
     samplers,
+    sde,
     sliced,
     targets,
     transport,
@@ -34,6 +35,7 @@ from mckean.interaction import (
     random_batch_sum,
     stein_sum,
 )
+from mckean.sde import SDE, sdeint
 from mckean.sliced import (
     energy_distance,
     sliced_cramer,
@@ -50,6 +52,7 @@ from mckean.transport import (
 )
 
 __all__ = [
+    "SDE",
     "BrownianTree",
     "CheckpointError",
     "ConvergenceWarning",
@@ -86,6 +89,8 @@ __all__ = [
     "run",
     "samplers",
     "schrodinger_bridge",
+    "sde",
+    "sdeint",
     "set_num_threads",
     "sinkhorn",
     "sinkhorn_divergence",

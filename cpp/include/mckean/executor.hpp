@@ -78,14 +78,98 @@ struct SdeUpdateArgs {
   NoiseLayout layout;
   const T* base;
   int n_drifts, n_diffusions;
-  const T* drifts[max_sde_stages];      // (rows, dim)
+  const T* drifts[max_sde_stages];  // (rows, dim)
   double a[max_sde_stages];
-  const double* steps;                  // (rows,), or null: `step` for all
+  const double* steps;  // (rows,), or null: `step` for all
   double step;
   const T* diffusions[max_sde_stages];
   double p[max_sde_stages], q[max_sde_stages];
-  const T *W, *H;                       // (rows, noises); H may be null where every q is 0
+  const T *W, *H;  // (rows, noises); H may be null where every q is 0
   T* out;
+};
+
+enum class SdeSystem : int { ornstein_uhlenbeck, geometric, cox_ingersoll_ross, lorenz, langevin, kinetic, callbacks };
+enum class SdeMethod : int {
+  runge_kutta,  // a tableau
+  additive,     // a tableau for noise that does not depend on y
+  milstein_ito,
+  milstein_stratonovich,
+  reversible_heun,
+  cir_splitting,
+  cir_implicit,
+  quicsort,  // from here on: kinetic.hpp
+  should,
+  ubu,
+  align,
+  baoab,
+  exponential
+};
+
+// Stages y + sum_k (a step F_k + G_k (w W + h H)), results and errors likewise with b, bw, bh and e, ew, eh; see
+// python/mckean/sde/_solvers.py, where the tables are.
+struct SdeTableau {
+  int stages;
+  bool has_error;
+  bool uses_drift[max_sde_stages], uses_diffusion[max_sde_stages];
+  double c[max_sde_stages], a[max_sde_stages][max_sde_stages], w[max_sde_stages][max_sde_stages],
+      h[max_sde_stages][max_sde_stages], b[max_sde_stages], bw[max_sde_stages], bh[max_sde_stages], e[max_sde_stages],
+      ew[max_sde_stages], eh[max_sde_stages];
+};
+
+enum class TargetKind : int { none, diagonal, full, funnel, banana, logistic };
+
+// The gradient of log p: of a Gaussian with whitening `matrix` (dim,) or (dim, dim) and mean `vector`; of a funnel with
+// numbers {precision}; of a banana {precision, curvature, offset}; of a logistic model with `rows` signed rows and the
+// prior's precision.
+template <class T>
+struct SdeTarget {
+  TargetKind kind;
+  int64_t rows;
+  const T *matrix, *vector;
+  double numbers[3];
+};
+
+// A user's compiled functions of one path, called from several threads at once; CPU only.
+struct SdeCallbacks {
+  using Function = void (*)(double t, const double* y, double* out, void* data);
+  Function drift, diffusion;
+  void *drift_data, *diffusion_data;
+};
+
+struct SdeControl {
+  enum Kind : int { constant, pid, state };
+  Kind kind;
+  double rtol, atol;
+  double power[3];  // of 1 / error of this step and the two accepted before
+  double safety, factor_min, factor_max;
+  double dtmin, dtmax;
+  double ctol;         // state: the step is (ctol min y)^(2/3)
+  bool revisit;        // ends of rejected steps are visited later
+  bool fail_at_dtmin;  // else a step of dtmin is accepted whatever its error
+};
+
+// Paths from times[0] on. Constant steps: all times of the grid. Otherwise: the times that must be hit.
+template <class T>
+struct SdeArgs {
+  TreeArgs tree;
+  SdeSystem system;
+  NoiseLayout layout;
+  const T* parameters;  // (p, dim): see sde.hpp
+  SdeTarget<T> target;
+  SdeCallbacks callbacks;
+  SdeMethod method;
+  SdeTableau tableau;
+  bool doubling;  // the error is the difference between one step and two halves, whose result is kept
+  double friction, u;
+  SdeControl control;
+  int64_t paths, dim, noises, n_times, n_saves;
+  const double* times;     // host
+  const int64_t* save_at;  // host, (n_times,): where in ys, or -1
+  const T* y0;             // (paths, dim)
+  T* ys;                   // (n_saves, paths, dim)
+  double* clocks;          // (paths, 3), not for constant steps: next step, 1 / error of the last two; read and written
+  int64_t* counts;         // (paths, 3): accepted, rejected, evaluations of the drift
+  double* failed;          // (paths,): NaN, or the time at which the state was not finite
 };
 
 // ---- targets --------------------------------------------------------------------------------------------------------
@@ -306,6 +390,48 @@ struct DirectionArgs {
   T* out;
 };
 
+// ---- self-repellent walks -------------------------------------------------------------------------------------------
+// A graph and a reversible chain on it, by rows; all arrays on the device.
+struct WalkGraph {
+  int64_t nodes;
+  const int64_t *start, *neighbour;  // (nodes + 1,), (edges,)
+  const double* chance;              // (edges,): of the base chain, > 0
+  const double* inverse;             // (nodes,): 1 / (nodes * target)
+};
+
+// What descends along the walk: a token at node j steps down the mean loss of that node's rows.
+enum class NodeLoss : int { none = -1, squares = 0, logistic = 1 };
+template <class T>
+struct WalkLoss {
+  NodeLoss kind;
+  int64_t dim;
+  const int64_t* start;    // (nodes + 1,): rows of a node
+  const T *rows, *labels;  // (rows, dim), (rows,)
+  T l2;                    // plus l2 |theta|^2 / 2
+  const double* rate;      // host (steps,)
+  const T* theta_in;       // (walkers, dim)
+  T* theta;                // the same, or other memory
+};
+
+// `steps` moves of every walker from node i to j with probability proportional to chance_ij (mass_j / target_j)^-alpha, and
+// after each mass_j += deposit. The walkers of one shared mass move at once, then deposit.
+template <class T>
+struct WalkArgs {
+  WalkGraph graph;
+  WalkLoss<T> loss;
+  double alpha;
+  int64_t walkers, steps;
+  bool shared;
+  uint64_t key, counter;          // uniform number `walker` of counters counter, counter + 1, ... chooses the move
+  const double *deposit, *scale;  // host (steps,); scale: a power of two near nodes / (sum of the mass)
+  const T* x_in;                  // (walkers,): node numbers
+  T* x;                           // the same, or other memory
+  const double* mass_in;          // (walkers, nodes), or (nodes,) for all
+  double* mass;                   // the same, or other memory
+  double shrink, floor;           // first mass = max(shrink * mass_in, floor)
+  int64_t* path;                  // (steps, walkers): the nodes; null: not wanted
+};
+
 namespace MK_EXECUTOR {
 
 void fill_words(uint32_t* out, int64_t n, uint64_t first, uint64_t key, uint64_t counter, Queue queue);
@@ -457,6 +583,9 @@ void sde_error_norm(int64_t rows, int64_t dim, const T* error, const T* y0, cons
 // Rows of a where mask, else of b.
 template <class T>
 void sde_select(int64_t rows, int64_t dim, const uint8_t* mask, const T* a, const T* b, T* out, Queue queue);
+// Later rows of a path that failed are NaN in ys.
+template <class T>
+void sde_integrate(const SdeArgs<T>& args, Queue queue);
 
 template <class T>
 void gaussian_mixture(const MixtureArgs<T>& args, Queue queue);
@@ -466,6 +595,10 @@ template <class T>
 void banana(const BananaArgs<T>& args, Queue queue);
 template <class T>
 void logistic_regression(const LogisticArgs<T>& args, Queue queue);
+
+// ---- self-repellent walks
+template <class T>
+void walk(const WalkArgs<T>& args, Queue queue);
 
 }  // namespace MK_EXECUTOR
 }  // namespace mk

@@ -7,6 +7,7 @@ from mckean.optimizers._losses import LeastSquaresLoss, LogisticLoss, LogSumExp,
 from mckean.optimizers._minimize import MinimizeResult, minimize
 from mckean.optimizers._objective import Objective, SampledObjective
 from mckean.optimizers._scipy import SciPyMinimize, SciPyState
+from mckean.optimizers._walk_sgd import NodeLeastSquares, NodeLogistic, WalkSGD, WalkSGDState
 
 __all__ = [
     "GNS",
@@ -18,6 +19,8 @@ __all__ = [
     "LogSumExp",
     "LogisticLoss",
     "MinimizeResult",
+    "NodeLeastSquares",
+    "NodeLogistic",
     "NormalizedGradient",
     "Objective",
     "Rosenbrock",
@@ -25,5 +28,7 @@ __all__ = [
     "SciPyMinimize",
     "SciPyState",
     "SoftmaxLoss",
+    "WalkSGD",
+    "WalkSGDState",
     "minimize",
 ]

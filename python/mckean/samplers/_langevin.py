@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import as_input, as_match, check_finite, to_numpy
+from mckean import random
+from mckean._array import Input, as_input, as_match, check_finite, to_numpy
 from mckean._dispatch import executor
 from mckean._errors import as_seed, positive
+from mckean.samplers._elementwise import Maths
 from mckean.samplers._parts import PROPOSAL_STREAM, Noise, Target, starting_points
 from mckean.stepping import _combine_checked
 
@@ -43,9 +45,11 @@ class Langevin:
         framework, dtype and device of ``x``. It must return a new array each time.
     step : float
         Step size h > 0.
-    noise : {"counter", "tree"} or object
-        Independent noise per step, or one Brownian tree per seed, or an object with ``increment(s,
-        t)``, such as a `mckean.BrownianTree`, which then drives the chain.
+    noise : {"counter", "normal", "rademacher", "uniform", "tree"} or object
+        Independent noise per step, of unit variance: normal ("counter" and "normal" are the same),
+        signs ("rademacher"), or uniform on ``[-sqrt(3), sqrt(3)]``; or one Brownian tree per seed;
+        or an object with ``increment(s, t)``, such as a `mckean.BrownianTree`, which then drives the
+        chain.
 
     Raises
     ------
@@ -61,10 +65,17 @@ class Langevin:
     Deterministic given the seed; the number of threads does not matter. If particles diverge (h too
     large for the curvature), `mckean.run` returns ``converged=False``.
 
+    With noise that is not normal the chain is an Ito chain [2]_: as h tends to 0 its law tends to
+    the same density. On ``N(0, 1/w)``, with ``a = 1 - h w``, the variance is the one above for every
+    noise, and the excess kurtosis is ``(1 - a^2) / (1 + a^2)`` times that of the noise: -2 for signs,
+    -1.2 for uniform.
+
     References
     ----------
     .. [1] G. Roberts, R. Tweedie, "Exponential convergence of Langevin distributions and their
        discrete approximations", Bernoulli 2, 1996, doi:10.2307/3318418
+    .. [2] A. Ustimenko, A. Beznosikov, "Ito diffusion approximation of universal Ito chains for
+       sampling, optimization and boosting", 2023, arXiv:2310.06081
 
     Examples
     --------
@@ -79,7 +90,11 @@ class Langevin:
     def __init__(self, target: Any, step: float, *, noise: Any = "counter") -> None:
         self.target, self.step_size = target, positive(step, "step")
         self._target = Target(target)
-        self._noise = Noise(noise, self.step_size, 1)
+        self._signs = noise if isinstance(noise, str) and noise in ("rademacher", "uniform") else ""
+        if (isinstance(noise, str) and noise == "normal") or self._signs:
+            self._noise = Noise("counter", self.step_size, 1)
+        else:
+            self._noise = Noise(noise, self.step_size, 1)
         h = self.step_size
         if self._fused:
             self._table, self._scale = np.array([[1.0, h]]), np.array([math.sqrt(2.0 * h)])
@@ -88,11 +103,32 @@ class Langevin:
 
     @property
     def _fused(self) -> bool:
-        return isinstance(self._noise.source, str) and self._noise.source == "counter"
+        source = self._noise.source
+        return not self._signs and isinstance(source, str) and source == "counter"
 
     def config(self) -> dict[str, Any]:
         """The settings by which a checkpoint recognises this method."""
-        return {"target": self.target, "step": self.step_size, "noise": self._noise.source}
+        noise = self._signs or self._noise.source
+        return {"target": self.target, "step": self.step_size, "noise": noise}
+
+    def _draw(self, x: Input, state: LangevinState) -> list[Any]:
+        """Noise of unit variance, or the increment of a path."""
+        if not self._signs:
+            return self._noise.draw(x, state.seed, state.step)
+        u = random.uniform(
+            state.seed,
+            x.shape,
+            stream=PROPOSAL_STREAM,
+            counter=state.step,
+            dtype=x.dtype,
+            like=x.array,
+        )
+        # Halves of [0, 1) hold equally many of the generator's numbers.
+        if self._signs == "rademacher":
+            xi = 2.0 * Maths(x).xp.floor(2.0 * u) - 1.0
+        else:
+            xi = math.sqrt(12.0) * u - math.sqrt(3.0)
+        return [as_match(xi, "noise", x, "x").data]
 
     def init(self, x0: Any, seed: Any = 0) -> LangevinState:
         """Return the state at `x0`, shape (n, d)."""
@@ -115,7 +151,7 @@ class Langevin:
                 counter=state.step,
             )
         else:
-            noise = self._noise.draw(x, state.seed, state.step)
+            noise = self._draw(x, state)
             out = _combine_checked(x, self._table, [x.data, g.data, *noise])
         return LangevinState(out[0].result(), state.seed, state.step + 1, state.n_gradients + 1)
 

@@ -48,7 +48,7 @@ class Target:
             raise TypeError(
                 f"target: {needs_density_for} needs log_density(x), {label} has no log_density"
             )
-        self._gradient, self._density = gradient, density
+        self.target, self._gradient, self._density = target, gradient, density
 
     def gradient(self, x: Any, like: Input, held: Sequence[Input] = ()) -> Input:
         """The gradient at `x`; `held` are earlier ones still in use, which it must not overwrite."""
@@ -136,6 +136,12 @@ class Noise:
             increment = self.source.increment(self._times(step, s), self._times(step, t))
         return self._data(x, increment)
 
+    def path(self, x: Input, seed: int, step: int) -> BrownianTree:
+        """The path of a named source in time rather than in steps, for native code."""
+        self._check(step)
+        tree: BrownianTree = self._tree(x, seed, unit=self._h)
+        return tree
+
     def _check(self, step: int) -> None:
         if step >= 1 << self._log_steps:
             raise ValueError(f"noise: a tree holds 2**{self._log_steps} steps, use noise='counter'")
@@ -166,8 +172,8 @@ class Noise:
             data.append(as_match(value, f"noise.{name}", x, "x").data)
         return data
 
-    def _tree(self, x: Input, seed: int) -> Any:
-        key = (seed, x.shape, x.dtype, x.device, x.framework.name)
+    def _tree(self, x: Input, seed: int, unit: float = 1.0) -> Any:
+        key = (seed, x.shape, x.dtype, x.device, x.framework.name, unit)
         if key not in self._trees:
             if len(self._trees) >= 4:
                 self._trees.clear()
@@ -175,8 +181,8 @@ class Noise:
                 seed,
                 x.shape,
                 t0=0.0,
-                t1=2.0**self._log_steps,
-                tol=self._tol,
+                t1=2.0**self._log_steps * unit,
+                tol=self._tol * unit,
                 levy_area=self._levy[self._count - 1],
                 dtype=x.dtype,
                 like=x.array,

@@ -102,7 +102,7 @@ class StochasticGradientHMC:
     Notes
     -----
     Over a pass of "shuffle" the errors of the batches cancel to second order, so that the
-    stationary bias is O(h^2) for schemes of order 2 and above: higher orders are wasted [1]_.
+    stationary bias is O(h^2) for schemes of order 2 and above, and no better for those of order 3 [1]_.
     Independent batches ("subset", "replacement") do not cancel: their noise is heat of order h, and
     so is the bias, whatever the scheme. In both cases the size of that bias grows with the variance
     of a batch, which larger batches or an `anchor` reduce.

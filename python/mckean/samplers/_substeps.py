@@ -12,17 +12,26 @@ from typing import Any
 import numpy as np
 
 from mckean import _array
-from mckean._array import Input, Output
+from mckean._array import Input, Output, as_input
 from mckean._errors import ConvergenceWarning
 from mckean.samplers._parts import Noise, Target
 from mckean.samplers._schemes import SCHEMES, Move, Table, error_table, move, plan
 from mckean.sde._controllers import ConstantStep, PIDController
-from mckean.sde._native import error_norm, select
+from mckean.sde._native import (
+    METHODS,
+    Control,
+    error_norm,
+    integrate,
+    langevin_system,
+    select,
+)
+from mckean.stepping import _combine_checked
 
 __all__ = ["Pace", "SubSteps", "as_controller"]
 
 Array = np.ndarray[Any, Any]
 _NAMES = ("W", "H", "K")
+_ONE = np.ones((1, 1))
 
 # Chen's relation for two halves of equal length: W, H, K of the whole from those of both.
 _JOIN = {
@@ -216,6 +225,10 @@ class SubSteps:
     ) -> tuple[list[Any], Pace, int]:
         """x, v (and the gradient at x) one step of the method later, in the caller's framework,
         the pace, and how many times gradients were asked for."""
+        if g is None:
+            whole = self._natively(x, v, seed, step, pace)
+            if whole is not None:
+                return whole
         clock = self._clock(pace)
         gone = clock.failed.copy()
         rows = _Rows(x, x.data, v, None if g is None else g.data)
@@ -252,6 +265,76 @@ class SubSteps:
             failed_time,
         )
         return results, after, calls
+
+    def _natively(
+        self, x: Input, v: Any, seed: int, step: int, pace: Pace
+    ) -> tuple[list[Any], Pace, int] | None:
+        """All of it in native code; None for targets, controllers and paths that it does not know."""
+        rule, adaptive = self._rule, self._adaptive
+        if self.noise.source != "tree" or type(rule) not in (ConstantStep, PIDController):
+            return None
+        if adaptive and (rule.at_dtmin != "accept" or rule.revisits("additive")):
+            return None
+        n, d = x.shape
+        like = dataclasses.replace(x, shape=(n, 2 * d))
+        system = langevin_system(self._target.target, like, friction=self._friction, u=self._u)
+        if system is None:
+            return None
+        y = x.framework.empty(like.shape, x.dtype, x.device)
+        y.data[:, :d], y.data[:, d:] = x.data, v
+        start = step * self._step
+        if adaptive:
+            times, clocks = np.array([start, (step + 1) * self._step]), np.empty((n, 3))
+            clocks[:, 0], clocks[:, 1:] = pace.proposal, pace.errors
+            p, i, k = rule.kp, rule.ki, rule.kd
+            order = self._scheme.order + 0.5
+            _, dtmin, dtmax = rule.limits(self._ts)
+            control = Control(
+                kind=1,
+                rtol=rule.rtol,
+                atol=rule.atol,
+                power=((p + i + k) / order, -(p + 2 * k) / order, k / order),
+                safety=rule.safety,
+                factormin=rule.factormin,
+                factormax=rule.factormax,
+                dtmin=dtmin,
+                dtmax=dtmax,
+                doubling=self._doubled,
+            )
+        else:
+            times, clocks, control = start + rule.grid(self._ts), None, Control()
+            times[-1] = (step + 1) * self._step
+        save_at = np.full(len(times), -1, np.int64)
+        save_at[-1] = 0
+        paths = integrate(
+            dataclasses.replace(like, data=y.data),
+            system,
+            METHODS[self._name],
+            (),
+            control,
+            self.noise.path(x, seed, step),
+            times,
+            save_at,
+            clocks,
+        )
+        found = paths.ys[0]
+        gone = ~np.isnan(pace.failed_time)
+        counts = np.where(gone[:, None], 0, paths.counts)
+        failed_time = np.where(gone, pace.failed_time, paths.failed)
+        failed_now = ~gone & ~np.isnan(paths.failed)
+        if failed_now.any():
+            self._warn(failed_time, failed_now)
+        after = Pace(
+            pace.proposal if paths.clocks is None else paths.clocks[:, 0].copy(),
+            pace.errors if paths.clocks is None else paths.clocks[:, 1:].copy(),
+            pace.accepted + counts[:, 0],
+            pace.rejected + counts[:, 1],
+            pace.gradients + counts[:, 2],
+            failed_time,
+        )
+        parts = [found[:, :d], found[:, d:]]
+        results = [_combine_checked(x, _ONE, [as_input(a, "x").data])[0].result() for a in parts]
+        return results, after, int(counts[:, 2].max(initial=0))
 
     def _attempt(
         self, x: Input, rows: _Rows, clock: Any, seed: int, step: int

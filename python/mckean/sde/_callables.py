@@ -81,7 +81,7 @@ def compiled(function: Any, name: str) -> Compiled | None:
 
 def _from_capsule(function: Any, name: str) -> Compiled:
     """SciPy holds the function in a capsule, whose name is the signature and whose context is the user data."""
-    capsule, api = function[0], ctypes.pythonapi
+    capsule, api = tuple.__getitem__(function, 0), ctypes.pythonapi
     get_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
     pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", api)

@@ -262,6 +262,19 @@ class ConstantStep:
         """Return the times that are hit exactly after ``ts[0]``."""
         return stops_of(save_times(ts), np.empty(0), self.jump_ts, self.step)
 
+    def grid(self, ts: Any) -> Floats:
+        """Return all times, from ``ts[0]``, at which steps to save at `ts` begin and end."""
+        ts = save_times(ts)
+        times = np.append(ts[0], self.stops(ts).times)
+        count = math.ceil((times[-1] - ts[0]) / self.step) + 1
+        grid = ts[0] + self.step * np.arange(1.0, count)
+        grid = grid[grid < times[-1]]
+        if grid.size:
+            at = np.searchsorted(times, grid)
+            beside = np.minimum(np.abs(grid - times[at - 1]), np.abs(times[at] - grid))
+            grid = grid[beside > self._near(ts)]
+        return np.sort(np.concatenate([times, grid]))
+
     def smallest_step(self, ts: Any) -> float:
         """Return the shortest step that will be taken to save at `ts`."""
         ts = save_times(ts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from mckean import _array
 from mckean._array import Input, Output, as_input, as_match
 from mckean.sde import _native
+from mckean.sde._controllers import ConstantStep
 from mckean.sde._field import Field, Noise, Span, hold
 from mckean.sde._solvers import Carry, Solver
 
@@ -24,6 +26,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _CHUNK_BYTES = 1 << 25  # of noise, asked for in one walk along the tree
 _CHUNK_STEPS = 1024
+_GRID_STEPS = 1 << 20  # constant steps whose times are held; more come from a clock
 
 
 @dataclass
@@ -175,8 +178,28 @@ class Attempt:
     save: int  # index, or -1
 
 
-def shared_steps(clock: Any) -> Iterator[Attempt]:
-    """The steps of a clock of one path, which are constant."""
+def shared_steps(controller: Any, ts: Floats, order: float, noise: str) -> Iterator[Attempt]:
+    """The steps of a controller that does not look at errors."""
+    if type(controller) is ConstantStep and (ts[-1] - ts[0]) / controller.step <= _GRID_STEPS:
+        return _grid_steps(controller, ts)
+    return _clock_steps(controller.start(ts, 1, order, noise=noise))
+
+
+def _grid_steps(controller: ConstantStep, ts: Floats) -> Iterator[Attempt]:
+    """What `_clock_steps` finds, without a clock to wind at each step."""
+    grid, stops = controller.grid(ts).tolist(), controller.stops(ts)
+    hit = stops.times.tolist()
+    saves = {t: k for t, k in zip(hit, stops.saves.tolist(), strict=True) if k >= 0}
+    jumps = {t: j for t, j in zip(hit, stops.jumps.tolist(), strict=True) if j == j}
+    if stops.start_jump == stops.start_jump:
+        jumps[grid[0]] = stops.start_jump
+    for s, t in itertools.pairwise(grid):
+        left = math.nextafter(jumps[s], math.inf) if s in jumps else s
+        right = math.nextafter(jumps[t], -math.inf) if t in jumps else t
+        yield Attempt(s, t, left, right, s in jumps, saves.get(t, -1))
+
+
+def _clock_steps(clock: Any) -> Iterator[Attempt]:
     while clock.active[0]:
         left, right, jump = clock.left[0], clock.right[0], clock.after_jump[0]
         s, t = clock.s[0], clock.t[0]
@@ -349,13 +372,10 @@ def undo_shared(
 # ---- times of their own ----------------------------------------------------------------------------------------------
 
 
-def _single(left: Floats, right: Floats, dtype: str) -> tuple[Floats, Floats]:
-    """Evaluation times that stay on their side of a jump in `dtype`."""
-    if dtype == "float64":
-        return left, right
-    low, high = left.astype(np.float32), right.astype(np.float32)
-    low = np.where(low < left, np.nextafter(low, np.float32(np.inf)), low)
-    high = np.where(high > right, np.nextafter(high, np.float32(-np.inf)), high)
+def _single(left: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Evaluation times at jumps that float32 keeps on their side, also of the jump as float32 has it."""
+    low = np.nextafter(left.astype(np.float32), np.float32(np.inf))
+    high = np.nextafter(right.astype(np.float32), np.float32(-np.inf))
     return low.astype(np.float64), high.astype(np.float64)
 
 
@@ -364,8 +384,8 @@ def _own_parts(
 ) -> tuple[Span, list[tuple[Span, Noise]]]:
     like = field.like
     s, t, left, right = clock.s, clock.t, clock.left, clock.right
-    if left is not s or right is not t:
-        low, high = _single(left, right, like.dtype)
+    if like.dtype == "float32" and (left is not s or right is not t):
+        low, high = _single(left, right)
         left, right = (
             np.where(clock.after_jump, low, left),
             np.where(clock.before_jump, high, right),

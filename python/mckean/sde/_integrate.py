@@ -12,10 +12,10 @@ from mckean import _array
 from mckean._array import Input, as_input, as_match, check_finite
 from mckean._errors import ConvergenceWarning, as_seed
 from mckean.brownian import BrownianTree
-from mckean.sde import _native
 from mckean.sde._controllers import ConstantStep, save_times
 from mckean.sde._drive import Outcome, adapted, run_own, run_shared, shared_steps, undo_shared
 from mckean.sde._field import Field
+from mckean.sde._route import Route, follow, route
 from mckean.sde._solution import Solution
 from mckean.sde._system import SDE
 
@@ -120,14 +120,16 @@ def sdeint(
     began = time.perf_counter()
     y, times, controller = _checked(sde, y0, ts, solver, controller)
     field = Field(sde, y, float(times[0]))
+    if not controller.adaptive:  # refuses steps that the times cannot resolve
+        controller.start(times, 1, 1.0, noise=sde.noise)
     smallest = _smallest(controller, times, getattr(solver, "pieces", 1))
     if tree is None:
         tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
     else:
         _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    handles = getattr(_native, "handles", None)  # LOCAL
-    if handles is not None and handles(sde, solver, controller, tree, y0):
-        return _native.integrate(sde, y0, times, solver, controller, tree, progress)
+    whole = route(sde, y, times, solver, controller, tree)
+    if whole is not None:
+        return _solution(_natively(whole, y, progress), times, began)
     order = solver.error_order(sde)
     if controller.adaptive:
         states = {"y0": _array.to_numpy(y.array)} if _by_state(controller) else {}
@@ -136,10 +138,27 @@ def sdeint(
             field, y, times, adapted(solver), controller, clock, tree, progress, compact
         )
     else:
-        clock = controller.start(times, 1, order, noise=sde.noise)
-        steps = shared_steps(clock)
+        steps = shared_steps(controller, times, order, sde.noise)
         outcome = run_shared(field, y, times, adapted(solver), steps, tree, progress)
     return _solution(outcome, times, began)
+
+
+def _natively(whole: Route, y: Input, progress: bool) -> Outcome:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=y.shape[0], disable=not progress, unit="path") as bar:
+        paths = follow(whole, y, bar.update if progress else None)
+    failed = ~np.isnan(paths.failed)
+    return Outcome(
+        ys=paths.ys,
+        accepted=paths.counts[:, 0].copy(),
+        rejected=paths.counts[:, 1].copy(),
+        evaluations=paths.counts[:, 2].copy(),
+        failed=failed,
+        failed_time=paths.failed,
+        not_finite=failed,
+        state=None,
+    )
 
 
 def reverse(
@@ -160,7 +179,7 @@ def reverse(
         tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
     else:
         _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    steps = list(shared_steps(controller.start(times, 1, 1.0, noise=sde.noise)))
+    steps = list(shared_steps(controller, times, 1.0, sde.noise))
     outcome = undo_shared(field, y, z, times, solver, steps, tree)
     return _solution(outcome, times, began)
 

@@ -111,9 +111,19 @@ def _tableau(
     def row(values: list[float] | None) -> Any:
         return _frozen(np.zeros(s) if values is None else np.array(values, np.float64))
 
-    error = (None, None, None) if e is None else (row(e), row(ew), row(eh))
+    errors = (None, None, None) if e is None else (row(e), row(ew), row(eh))
     return Tableau(
-        row(c), matrix(a), matrix(w), matrix(h), row(b), row(bw), row(bh), *error, additive=additive
+        c=row(c),
+        a=matrix(a),
+        w=matrix(w),
+        h=matrix(h),
+        b=row(b),
+        bw=row(bw),
+        bh=row(bh),
+        e=errors[0],
+        ew=errors[1],
+        eh=errors[2],
+        additive=additive,
     )
 
 

@@ -151,7 +151,7 @@ class SDE:
             If the two senses differ (noise that is not additive) and `diffusion_slope` is not known, or if the
             functions are compiled.
         """
-        return self._in_sense("ito", 0.5)
+        return self._converted("ito", 0.5)
 
     def to_stratonovich(self) -> SDE:
         """Return the equation in the sense of Stratonovich that has the same solutions.
@@ -166,9 +166,9 @@ class SDE:
             If the two senses differ (noise that is not additive) and `diffusion_slope` is not known, or if the
             functions are compiled.
         """
-        return self._in_sense("stratonovich", -0.5)
+        return self._converted("stratonovich", -0.5)
 
-    def _in_sense(self, sense: str, factor: float) -> SDE:
+    def _converted(self, sense: str, factor: float) -> SDE:
         if self.interpretation == sense:
             return self
         drift, slope = self.drift, self.diffusion_slope

@@ -117,8 +117,8 @@ struct PathMemory {
   }
 };
 
-// Every kernel has its own copy of what it calls, so there are few kernels, and each knows all systems; what one of them
-// needs several times is out of line.
+// A kernel has its own copy of all it calls, so there is one that knows all systems and kinds of steps; what it needs
+// several times is out of line.
 template <class T, int M>
 __device__ __attribute__((noinline)) void query_of(const SdeArgs<T>& a, double s, double t, int64_t path,
                                                    SdeNoise<Strided<T>> out, T scale) {
@@ -217,11 +217,6 @@ __device__ void take_step(const SdeArgs<T>& a, const PathMemory<T>& m, const Att
   }
 }
 
-__device__ __attribute__((noinline)) SdeVerdict judge(const SdeControl& control, SdeClock& clock, double scaled,
-                                                      double least0, double least1) {
-  return sde_judge(control, clock, scaled, least0, least1);
-}
-
 // The quiet NaN the CPU has; conversions on the device give another one.
 template <class T>
 __device__ T missing() {
@@ -253,56 +248,39 @@ __device__ T finite_measure(int64_t n, Strided<T> y) {
   return sum;
 }
 
+// Of the attempt from m.y to m.y1.
 template <class T>
-__global__ void __launch_bounds__(path_threads, path_blocks)
-    constant_kernel(const __grid_constant__ SdeArgs<T> a, T* memory, int64_t threads) {
-  const int64_t thread = first_item();
-  if (thread >= threads) return;
-  const PathMemory<T> m(a, {memory + thread, threads});
-  const T scale = static_cast<T>(Ops<double>::sqrt(a.tree.t1 - a.tree.t0));
-  const int per_step = sde_evaluations(a);
-  KineticLanes<T> coefficients;
-  kinetic_forget(coefficients);
-  for (int64_t path = thread; path < a.paths; path += threads) {
-    Strided<T> y = m.y, y1 = m.y1;
-    for (int64_t j = 0; j < a.dim; ++j) y[j] = a.y0[path * a.dim + j];
-    a.failed[path] = missing<double>();
-    write_state(a, a.save_at[0], path, y);
-    const int started = start(a, m, static_cast<T>(a.times[0]), y);
-    int64_t steps = 0;
-    bool finite = true;
-    for (int64_t k = 0; finite && k + 1 < a.n_times; ++k) {
-      const double t = a.times[k], end = a.times[k + 1], h = end - t;
-      query(a, t, end, path, m.noise[0], scale);
-      find_coefficients(a, h, coefficients);
-      take_step(a, m, {static_cast<T>(t), static_cast<T>(h), y, y1, false}, m.noise[0], coefficients);
-      finite = finite_measure(a.dim, y1) == T(0);
-      if (finite) {
-        ++steps;
-        write_state(a, a.save_at[k + 1], path, y1);
-        Strided<T> swap = y;
-        y = y1;
-        y1 = swap;
-      } else {
-        a.failed[path] = end;
-        write_missing(a, k + 1, path);
-      }
+__device__ SdeVerdict judge(const SdeArgs<T>& a, const PathMemory<T>& m, SdeClock& clock, bool finite) {
+  T squares = T(0), least0 = m.y[0], least1 = m.y1[0];
+  if (a.control.kind == SdeControl::pid) {
+    const T rtol = static_cast<T>(a.control.rtol), atol = static_cast<T>(a.control.atol);
+    for (int64_t j = 0; j < a.dim; ++j) {
+      T p = m.y[j], q = m.y1[j];
+      p = p < T(0) ? -p : p;
+      q = q < T(0) ? -q : q;
+      T r = m.error[j] / (atol + rtol * larger<T>(p, q));
+      squares = squares + r * r;
     }
-    int64_t* count = a.counts + path * 3;
-    count[0] = steps;
-    count[1] = 0;
-    count[2] = finite ? started + steps * per_step : (steps + 1) * per_step;
+  } else {
+    for (int64_t j = 1; j < a.dim; ++j) {
+      least0 = m.y[j] < least0 ? m.y[j] : least0;
+      least1 = m.y1[j] < least1 ? m.y1[j] : least1;
+    }
   }
+  double scaled = Ops<double>::sqrt(static_cast<double>(squares) / static_cast<double>(a.dim));
+  if (!finite) scaled = missing<double>();
+  return sde_judge(a.control, clock, scaled, static_cast<double>(least0), static_cast<double>(least1));
 }
 
 // One attempt a turn, whatever path it belongs to: the threads of a warp stay together when one of them begins another.
 template <class T>
 __global__ void __launch_bounds__(path_threads, path_blocks)
-    adaptive_kernel(const __grid_constant__ SdeArgs<T> a, T* memory, double* ends, int64_t threads) {
+    integrate_kernel(const __grid_constant__ SdeArgs<T> a, T* memory, double* ends, int64_t threads) {
   const int64_t thread = first_item();
   if (thread >= threads) return;
   const PathMemory<T> m(a, {memory + thread, threads});
   const T scale = static_cast<T>(Ops<double>::sqrt(a.tree.t1 - a.tree.t0));
+  const bool constant = a.control.kind == SdeControl::constant;
   const bool embedded = a.control.kind == SdeControl::pid && !a.doubling;
   const int per_step = sde_evaluations(a) * (a.doubling ? 3 : 1);
   const int64_t state = sde_state_size(a, a.dim);
@@ -315,23 +293,26 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
   for (int64_t path = thread; path < a.paths;) {
     if (fresh) {
       fresh = false;
-      const double* from = a.clocks + path * 3;
-      clock = SdeClock{a.times[0],
-                       from[0],
-                       sde_history(from[1]),
-                       sde_history(from[2]),
-                       0.0,
-                       0.0,
-                       1,
-                       ends ? ends + thread * sde_most_ends : nullptr,
-                       0};
+      clock = SdeClock{};
+      clock.t = a.times[0];
+      clock.stop = 1;
+      if (!constant) {
+        const double* from = a.clocks + path * 3;
+        clock.h = from[0];
+        clock.e1 = sde_history(from[1]);
+        clock.e2 = sde_history(from[2]);
+        clock.ends = ends ? ends + thread * sde_most_ends : nullptr;
+      }
       for (int64_t j = 0; j < a.dim; ++j) m.y[j] = a.y0[path * a.dim + j];
       accepted = rejected = 0;
       a.failed[path] = missing<double>();
       write_state(a, a.save_at[0], path, m.y);
       evaluations = start(a, m, static_cast<T>(a.times[0]), m.y);
     }
-    sde_propose(a.control, a.times, clock);
+    if (constant)
+      clock.end = a.times[clock.stop];
+    else
+      sde_propose(a.control, a.times, clock);
     const double s = clock.t, e = clock.end;
     const T t = static_cast<T>(s), h = static_cast<T>(e - s);
     find_coefficients(a, e - s, coefficients);
@@ -351,27 +332,16 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
       query(a, s, e, path, m.noise[0], scale);
       take_step(a, m, {t, h, m.y, m.y1, embedded}, m.noise[0], coefficients);
     }
-    T squares = T(0), least0 = m.y[0], least1 = m.y1[0];
-    if (a.control.kind == SdeControl::pid) {
-      const T rtol = static_cast<T>(a.control.rtol), atol = static_cast<T>(a.control.atol);
-      for (int64_t j = 0; j < a.dim; ++j) {
-        T p = m.y[j], q = m.y1[j];
-        p = p < T(0) ? -p : p;
-        q = q < T(0) ? -q : q;
-        T r = m.error[j] / (atol + rtol * larger<T>(p, q));
-        squares = squares + r * r;
-      }
-    } else {
-      for (int64_t j = 1; j < a.dim; ++j) {
-        least0 = m.y[j] < least0 ? m.y[j] : least0;
-        least1 = m.y1[j] < least1 ? m.y1[j] : least1;
-      }
-    }
-    double scaled = Ops<double>::sqrt(static_cast<double>(squares) / static_cast<double>(a.dim));
-    if (!(finite_measure(a.dim, m.y1) == T(0))) scaled = missing<double>();
     evaluations += per_step;
-    const SdeVerdict verdict =
-        judge(a.control, clock, scaled, static_cast<double>(least0), static_cast<double>(least1));
+    const bool finite = finite_measure(a.dim, m.y1) == T(0);
+    SdeVerdict verdict;
+    if (constant) {
+      verdict = finite ? SdeVerdict::accepted : SdeVerdict::failed;
+      clock.t = e;
+      if (!finite) evaluations = (accepted + 1) * per_step;
+    } else {
+      verdict = judge(a, m, clock, finite);
+    }
     bool done = false;
     if (verdict == SdeVerdict::rejected) {
       ++rejected;
@@ -388,10 +358,12 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
       }
     }
     if (!done) continue;
-    double* to = a.clocks + path * 3;
-    to[0] = clock.h;
-    to[1] = clock.e1;
-    to[2] = clock.e2;
+    if (!constant) {
+      double* to = a.clocks + path * 3;
+      to[0] = clock.h;
+      to[1] = clock.e1;
+      to[2] = clock.e2;
+    }
     int64_t* count = a.counts + path * 3;
     count[0] = accepted;
     count[1] = rejected;
@@ -406,6 +378,7 @@ void integrate(const SdeArgs<T>& args, Queue queue) {
   static_assert(sizeof(SdeArgs<T>) + 3 * sizeof(int64_t) <= max_argument_bytes, "does not fit into kernel arguments");
   if (args.system == SdeSystem::callbacks)
     throw std::invalid_argument("system: compiled functions run on the CPU, expected arrays there");
+  if (args.n_times < 2) throw std::invalid_argument("times: expected at least two");
   if (args.paths == 0) return;
   OnDevice device(args.ys);
   Scratch<double> times(args.n_times, queue);
@@ -427,10 +400,7 @@ void integrate(const SdeArgs<T>& args, Queue queue) {
   Scratch<double> ends(threads * n_ends, queue);
 
   const dim3 blocks(static_cast<unsigned>((threads - 1) / path_threads + 1)), block(path_threads);
-  if (a.control.kind == SdeControl::constant)
-    launch_blocks("sde_integrate", constant_kernel<T>, blocks, block, queue, a, memory.data(), threads);
-  else
-    launch_blocks("sde_integrate", adaptive_kernel<T>, blocks, block, queue, a, memory.data(), ends.data(), threads);
+  launch_blocks("sde_integrate", integrate_kernel<T>, blocks, block, queue, a, memory.data(), ends.data(), threads);
 }
 
 }  // namespace

@@ -413,15 +413,27 @@ def test_errors_at_the_shortest_step():
     assert (~np.isnan(cpu["failed"])).any()
 
 
-def test_compiled_functions_are_refused():
+@pytest.mark.parametrize(
+    ("system", "times", "message"),
+    [
+        (6, [0.0, 1.0], "compiled functions run on the CPU"),
+        (0, [0.0], "times: expected at least two"),
+    ],
+)
+def test_what_is_refused(system, times, message):
     tree = _cuda.Tree(1, 1, 4, 0.0, 1.0, 0, 2, 3, 8)
-    tables = [np.zeros(1), *[np.zeros((1, 1))] * 3, np.ones(1), np.ones(1), np.zeros(1)]
-    arrays = [up(a) for a in (np.zeros((2, 3)), np.zeros((2, 2, 3)))]
-    with pytest.raises(ValueError, match="compiled functions run on the CPU"):
+    euler = [np.zeros(1), *[np.zeros((1, 1))] * 3, np.ones(1), np.ones(1), np.zeros(1)]
+    model = (system, 0, up(np.ones((3, 3))), 0, None, None, [], [1, 0, 1, 0], 0, euler)
+    y0, ys, counts, failed = (
+        up(np.zeros(shape, kind))
+        for shape, kind in (((2, 3), "f8"), ((2, 2, 3), "f8"), ((2, 3), "i8"), (2, "f8"))
+    )
+    grid, rows = np.array(times), np.arange(len(times))
+    numbers = [0.0] * 14
+    with pytest.raises(ValueError, match=message):
         _cuda.sde_integrate(
-            tree, 6, 0, None, 0, None, None, [], [1, 0, 1, 0], 0, tables, False, 0.0, 0.0, [0.0] * 14,
-            np.array([0.0, 1.0]), np.array([0, 1]), *arrays, None, up(np.zeros((2, 3), np.int64)), up(np.zeros(2)),
-        )  # fmt: skip
+            tree, *model, False, 0.0, 0.0, numbers, grid, rows, y0, ys, None, counts, failed
+        )
 
 
 def test_host_arrays_are_refused():

@@ -97,7 +97,7 @@ def test_reverse_time_brings_back_the_data():
     """H0: log x is Gaussian, with mean and variance of the recursion below, which is the Euler step
     written for l = log x with the score of its own density; its end tends to the data's law.
 
-    2e5 coordinates: standard errors s / sqrt(2e5) and v sqrt(2 / 1e5); 6 of them: 2e-9.
+    1e5 coordinates: standard errors s / sqrt(1e5) and v sqrt(2 / 1e5); 6 of them: 2e-9.
     """
     m0, v0, drift, volatility = 0.3, 0.09, 0.4, 0.8
     score, moments = lognormal_score(m0, v0, drift, volatility)

@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import pytest
+import reference
 
 import mckean as mk
 from mckean.samplers import AdaptiveUnderdampedState, UnderdampedLangevin
+from mckean.samplers._substeps import _JOIN
 from mckean.sde import ConstantStep, PIDController
 
 ORDERS = {"quicsort": 3, "ubu": 2, "baoab": 1, "align": 2, "should": 3, "ee": 1}
@@ -300,3 +302,45 @@ def test_times_in_a_step_keep_their_precision_far_out():
         state = dataclasses.replace(chain.init(x0, v0=v0), step=2**20)
         ends.append(chain.step(state).x)
     assert np.abs(ends[0] - ends[1]).max() < 1e-5
+
+
+def test_steps_begin_with_what_the_step_before_learnt():
+    x0, v0 = starts(5)
+    chain = UnderdampedLangevin(double_well, 1.0, controller=pid(1e-2, dt0=2**-13))
+    first = run(chain, x0, v0, 1)
+    second = chain.step(first)
+    assert (first.proposal > 0.05).all() and not (first.errors == 1).any()
+    assert (second.accepted - first.accepted < first.accepted - 2).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_halves_are_joined_by_chens_relation(count):
+    z = mk.random.normal(3, (6, 4, 2))
+    h = 0.3
+    first, second = (h, *z[:3]), (h, *z[3:])
+    want = reference.chen(first, second)[1 : 1 + count]
+    like = mk._array.as_input(z[0], "z")
+    found = _JOIN[count].combine(like, [*z[:count], *z[3 : 3 + count]])
+    for a, b in zip(found, want, strict=True):
+        np.testing.assert_allclose(a.data, b, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("scheme", ["quicsort", "ubu", "align"])
+@pytest.mark.parametrize("controller", [pid(1e-2), 2**-4])
+def test_a_built_in_target_gives_the_chain_of_its_gradient(scheme, controller, dtype):
+    """Wherever its steps are taken, they are the same ones: up to rounding of their ends, which a
+    rough path makes larger."""
+    target = mk.targets.Gaussian(np.zeros(2), scale=[1.0, 0.3])
+    x0, v0 = (a.astype(dtype) for a in starts(10))
+    ends = []
+    for given in (target, lambda x: target.grad_log_density(x)):
+        chain = UnderdampedLangevin(
+            given, 0.5, friction=1.3, u=0.7, scheme=scheme, controller=controller
+        )
+        ends.append(run(chain, x0, v0, 3))
+    limit = {"float32": 1e-2, "float64": 1e-6}[dtype]
+    np.testing.assert_allclose(ends[0].x, ends[1].x, rtol=0, atol=limit)
+    np.testing.assert_allclose(ends[0].v, ends[1].v, rtol=0, atol=limit)
+    if dtype == "float64":
+        for name in ("accepted", "rejected", "gradients"):
+            np.testing.assert_array_equal(getattr(ends[0], name), getattr(ends[1], name))

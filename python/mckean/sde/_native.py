@@ -95,9 +95,10 @@ def update(
 
 
 def error_norm(like: Input, error: Any, y0: Any, y1: Any, rtol: float, atol: float) -> Any:
-    """Return the root mean square of ``error / (atol + rtol max(|y0|, |y1|))`` over every row, float64 (n,) in `like`'s
-    framework and device."""
-    out = like.framework.empty(like.shape[:1], "float64", like.device)
+    """Return the root mean square of ``error / (atol + rtol max(|y0|, |y1|))`` over every row, float64 (n,) on `like`'s
+    device, in its framework (CuPy for JAX on CUDA, which may have no float64)."""
+    framework = like.framework if like.device == "cpu" else carrier_of(like)
+    out = framework.empty(like.shape[:1], "float64", like.device)
     executor(like.device).sde_error_norm(
         error, y0, y1, rtol, atol, out.data, like.framework.queue(like.device)
     )
@@ -303,9 +304,12 @@ def integrate(
             if report is not None:
                 report(part.stop - first)
         return Paths(ys.result(), counts, failed, own)
-    return _integrate_on_device(
+    paths = _integrate_on_device(
         y, system, method, tableau, control, tree, times, save_at, clocks, ys
     )
+    if report is not None:
+        report(n)
+    return paths
 
 
 def _integrate_on_device(

@@ -97,7 +97,7 @@ void bind_sde_type(nb::module_& m) {
         a.n_times = size_of(times);
         a.n_saves = static_cast<int64_t>(ys.shape(0));
         require(tree.args.paths == a.paths && a.dim >= 1 && a.noises >= 1, "tree: expected one path per row of y0");
-        require(a.n_times >= 1 && size_of(save_at) == a.n_times, "save_at: expected one per time");
+        require(a.n_times >= 2 && size_of(save_at) == a.n_times, "times, save_at: expected at least two, one each");
         require(static_cast<int64_t>(ys.shape(1)) == a.paths && static_cast<int64_t>(ys.shape(2)) == a.dim,
                 "ys: wrong size");
         require(size_of(counts) == 3 * a.paths && size_of(failed) == a.paths, "counts, failed: wrong size");

@@ -259,6 +259,7 @@ __device__ SdeVerdict judge(const SdeArgs<T>& a, const PathMemory<T>& m, SdeCloc
       p = p < T(0) ? -p : p;
       q = q < T(0) ? -q : q;
       T r = m.error[j] / (atol + rtol * larger<T>(p, q));
+      if (m.error[j] == T(0)) r = T(0);  // also where the tolerance is 0
       squares = squares + r * r;
     }
   } else {
@@ -268,8 +269,7 @@ __device__ SdeVerdict judge(const SdeArgs<T>& a, const PathMemory<T>& m, SdeCloc
     }
   }
   double scaled = Ops<double>::sqrt(static_cast<double>(squares) / static_cast<double>(a.dim));
-  if (!finite) scaled = missing<double>();
-  return sde_judge(a.control, clock, scaled, static_cast<double>(least0), static_cast<double>(least1));
+  return sde_judge(a.control, clock, scaled, finite, static_cast<double>(least0), static_cast<double>(least1));
 }
 
 // One attempt a turn, whatever path it belongs to: the threads of a warp stay together when one of them begins another.
@@ -288,7 +288,7 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
   kinetic_forget(coefficients);
   kinetic_forget(coefficients_half);
   SdeClock clock;
-  int64_t accepted = 0, rejected = 0, evaluations = 0;
+  int64_t accepted = 0, rejected = 0, evaluations = 0, clamped = 0;
   bool fresh = true;
   for (int64_t path = thread; path < a.paths;) {
     if (fresh) {
@@ -304,7 +304,7 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
         clock.ends = ends ? ends + thread * sde_most_ends : nullptr;
       }
       for (int64_t j = 0; j < a.dim; ++j) m.y[j] = a.y0[path * a.dim + j];
-      accepted = rejected = 0;
+      accepted = rejected = clamped = 0;
       a.failed[path] = missing<double>();
       write_state(a, a.save_at[0], path, m.y);
       evaluations = start(a, m, static_cast<T>(a.times[0]), m.y);
@@ -336,21 +336,22 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
     const bool finite = finite_measure(a.dim, m.y1) == T(0);
     SdeVerdict verdict;
     if (constant) {
-      verdict = finite ? SdeVerdict::accepted : SdeVerdict::failed;
+      verdict = finite ? SdeVerdict::accepted : SdeVerdict::not_finite;
       clock.t = e;
-      if (!finite) evaluations = (accepted + 1) * per_step;
     } else {
       verdict = judge(a, m, clock, finite);
     }
     bool done = false;
     if (verdict == SdeVerdict::rejected) {
       ++rejected;
-    } else if (verdict == SdeVerdict::failed) {
+    } else if (verdict == SdeVerdict::not_finite || verdict == SdeVerdict::too_large) {
+      if (verdict == SdeVerdict::too_large) clamped = -1;
       a.failed[path] = clock.t;
       write_missing(a, clock.stop, path);
       done = true;
     } else {
       ++accepted;
+      if (verdict == SdeVerdict::clamped) ++clamped;
       copy_values<T>(state, m.y1, m.y);  // not exchanged: the warp would lie in two places
       if (clock.t == a.times[clock.stop]) {
         write_state(a, a.save_at[clock.stop], path, m.y);
@@ -364,10 +365,11 @@ __global__ void __launch_bounds__(path_threads, path_blocks)
       to[1] = clock.e1;
       to[2] = clock.e2;
     }
-    int64_t* count = a.counts + path * 3;
+    int64_t* count = a.counts + path * 4;
     count[0] = accepted;
     count[1] = rejected;
     count[2] = evaluations;
+    count[3] = clamped;
     path += threads;
     fresh = true;
   }

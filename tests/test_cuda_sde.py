@@ -190,7 +190,7 @@ def both(sde_, y0, ts, solver, controller, *, seed=4, first=0, area=None, option
         held = {
             "ys": here(np.full(shape, np.inf, y.dtype)),
             "clocks": None if found.clocks is None else here(found.clocks),
-            "counts": here(np.full((n, 3), -1)),
+            "counts": here(np.full((n, 4), -2)),
             "failed": here(np.full(n, np.inf)),
         }
         executor.sde_integrate(
@@ -218,7 +218,7 @@ def both(sde_, y0, ts, solver, controller, *, seed=4, first=0, area=None, option
             held["failed"],
         )
         if executor is _cuda:
-            kinds = {"ys": (shape, y.dtype), "counts": ((n, 3), "int64"), "failed": (n, "float64")}
+            kinds = {"ys": (shape, y.dtype), "counts": ((n, 4), "int64"), "failed": (n, "float64")}
             kinds |= {"clocks": ((n, 3), "float64")}
             held = {k: None if v is None else down(v, *kinds[k]) for k, v in held.items()}
         results.append(held)

@@ -152,6 +152,7 @@ class Control:
     dtmax: float = 1.0
     ctol: float = 0.0
     revisit: bool = False
+    raises: bool = False
     doubling: bool = False
 
     def numbers(self) -> list[float]:
@@ -167,14 +168,14 @@ class Control:
             self.dtmax,
             self.ctol,
             float(self.revisit),
-            0.0,
+            float(self.raises),
         ]
 
 
 @dataclass(slots=True)
 class Paths:
-    """What native code returns: `ys` (saves, n, d); `counts` (n, 3) accepted, rejected, evaluations; `failed` (n,) NaN
-    or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
+    """What native code returns: `ys` (saves, n, d); `counts` (n, 4) accepted, rejected, evaluations, accepted in
+    spite of the error (or -1: failed for it); `failed` (n,) NaN or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
     are NumPy."""
 
     ys: Any
@@ -267,7 +268,7 @@ def integrate(
     times = np.ascontiguousarray(times, np.float64)
     save_at = np.ascontiguousarray(save_at, np.int64)
     if device == "cpu":
-        counts, failed = np.zeros((n, 3), np.int64), np.full(n, np.nan)
+        counts, failed = np.zeros((n, 4), np.int64), np.full(n, np.nan)
         own = None if clocks is None else np.array(clocks, np.float64)
         block = n if report is None else max(-(-n // 32), 64)
         for first in range(0, n, block):
@@ -330,7 +331,7 @@ def _integrate_on_device(
     def moved(a: np.ndarray[Any, Any]) -> Any:
         return framework.asarray(a, device)
 
-    counts, failed = moved(np.zeros((n, 3), np.int64)), moved(np.full(n, np.nan))
+    counts, failed = moved(np.zeros((n, 4), np.int64)), moved(np.full(n, np.nan))
     own = None if clocks is None else moved(np.array(clocks, np.float64))
     native = [None if a is None else framework.native(a, device) for a in (own, counts, failed)]
     executor(device).sde_integrate(

@@ -41,6 +41,12 @@ __device__ inline int64_t first_item() {
 }
 __device__ inline int64_t item_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
+// The row of an element; 64-bit division costs several times a 32-bit one.
+__device__ inline int64_t row_of(int64_t element, int64_t cols) {
+  if (((element | cols) >> 32) == 0) return static_cast<uint32_t>(element) / static_cast<uint32_t>(cols);
+  return element / cols;
+}
+
 // `error` is what the launch returned; after a <<<...>>> launch, which returns nothing, leave it out.
 inline void check_launch(const char* kernel, cudaError_t error = cudaGetLastError()) { check(error, kernel); }
 

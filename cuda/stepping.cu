@@ -8,12 +8,6 @@ namespace mk {
 namespace cuda {
 namespace {
 
-// The row of an element; 64-bit division costs several times a 32-bit one.
-__device__ inline int64_t row_of(int64_t element, int64_t cols) {
-  if (((element | cols) >> 32) == 0) return static_cast<uint32_t>(element) / static_cast<uint32_t>(cols);
-  return element / cols;
-}
-
 // A thread handles `per` elements that lie `lanes` apart, so that the threads of a warp touch whole memory sectors whatever
 // the alignment of the arrays. With noise they are the elements of one Philox block (random.hpp), which runs once for all.
 // J: at least the number of outputs. All outputs are computed before any is stored: an output may be one of the inputs.

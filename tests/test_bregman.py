@@ -112,7 +112,7 @@ CASES = {
 def test_stationary_law_tends_to_the_smoothed_density(name):
     """Mean and deviation at two steps, extrapolated to h = 0, against quadrature.
 
-    H0: bias a h + O(h^2). 16000 particles, 5 saves 0.5 or more apart count as 2e4 independent draws
+    H0: bias a h + O(h^2). 16000 particles, 4 saves 0.5 or more apart count as 2e4 independent draws
     at least; extrapolation 2 m(h) - m(2h) has 2.3 times the standard error of one mean: with 6 of
     those, false alarm 2e-9 a number.
     """
@@ -124,9 +124,9 @@ def test_stationary_law_tends_to_the_smoothed_density(name):
         chain = BregmanProximalLangevin(
             slope, g, step, bregman=bregman, envelope=envelope, smoothing=smoothing
         )
-        n, every = round(5.0 / step), round(0.5 / step)
+        n, every = round(4.0 / step), round(0.5 / step)
         result = mk.run(
-            chain, np.full((2000, 8), mean), n, seed=11 + k, burn_in=n - 5 * every, thin=every, progress=False
+            chain, np.full((2000, 8), mean), n, seed=11 + k, burn_in=n - 4 * every, thin=every, progress=False
         )  # fmt: skip
         assert result.converged and result.stats["refused"][-1] <= 3
         found.append((result.x.mean(), result.x.std()))

@@ -97,16 +97,16 @@ def test_reverse_time_brings_back_the_data():
     """H0: log x is Gaussian, with mean and variance of the recursion below, which is the Euler step
     written for l = log x with the score of its own density; its end tends to the data's law.
 
-    2e5 coordinates: standard errors s / sqrt(2e5) and v sqrt(2 / 2e5); 6 of them: 2e-9.
+    1e5 coordinates: standard errors s / sqrt(1e5) and v sqrt(2 / 1e5); 6 of them: 2e-9.
     """
     m0, v0, drift, volatility = 0.3, 0.09, 0.4, 0.8
     score, moments = lognormal_score(m0, v0, drift, volatility)
     gaps = []
-    for n in (50, 200):
+    for n in (30, 120):
         times = np.linspace(1.5, 0, n + 1)
         back = ReverseGeometricBrownian(score, times, drift=drift, volatility=volatility)
         m, v = moments(times[0])
-        l0 = m + math.sqrt(v) * mk.random.normal(3, (20000, 10), stream=5)
+        l0 = m + math.sqrt(v) * mk.random.normal(3, (20000, 5), stream=5)
         result = mk.run(back, np.exp(l0), n, seed=n, burn_in=n - 1, progress=False)
         logs = np.log(result.x[0])
         for t, after in zip(times[:-1], times[1:], strict=True):
@@ -115,12 +115,12 @@ def test_reverse_time_brings_back_the_data():
             a = 1 - h * volatility**2 / vt
             m = a * m + h * (volatility**2 / 2 - drift) + h * volatility**2 * mt / vt
             v = a * a * v + h * volatility**2
-        assert logs.mean() == pytest.approx(m, abs=6 * math.sqrt(v / 2e5))
-        assert logs.var() == pytest.approx(v, rel=6 * math.sqrt(2 / 2e5))
+        assert logs.mean() == pytest.approx(m, abs=6 * math.sqrt(v / 1e5))
+        assert logs.var() == pytest.approx(v, rel=6 * math.sqrt(2 / 1e5))
         gaps.append((abs(m - m0), abs(v - v0)))
     assert gaps[1][0] < gaps[0][0] / 3 + 1e-12
     assert gaps[1][1] < gaps[0][1] / 3
-    assert gaps[1][1] < 0.05 * v0
+    assert gaps[1][1] < 0.1 * v0
 
 
 def test_reverse_drift_is_the_one_of_a_reversed_equation():

@@ -127,13 +127,13 @@ def test_proximal_points_minimise(name, bregman, side):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("bregman", BREGMANS, ids=repr)
 @pytest.mark.parametrize("name", ["l1", "squared", "exp"])
-def test_proximal_points_solve_the_optimality_condition(name, bregman, side, xp, dtype):
+def test_proximal_points_solve_the_optimality_condition(name, bregman, side, dtype):
     g, _, slope = FUNCTIONS[name]
     x = points(bregman).astype(dtype)
     step = 0.6
-    p = proximal_map(g, xp.asarray(x[:, None]), step, bregman=bregman, side=side)
-    assert xp.dtype(p) == dtype
-    p, x = xp.to_numpy(p)[:, 0].astype(float), x.astype(float)
+    p = proximal_map(g, x[:, None], step, bregman=bregman, side=side)
+    assert p.dtype == dtype
+    p, x = p[:, 0].astype(float), x.astype(float)
     _, dual = reference(bregman)
     if side == "left":
         gap, pull = dual(x) - dual(p), step * slope(p)
@@ -145,6 +145,16 @@ def test_proximal_points_solve_the_optimality_condition(name, bregman, side, xp,
     assert (np.abs(gap)[~moved] <= 0.8 * step + 1e-12).all()  # zero: the subdifferential of |t|
     if name == "l1" and bregman.domain[0] < 0:
         assert 0 < moved.sum() < len(moved)
+
+
+@pytest.mark.parametrize("bregman", BREGMANS, ids=repr)
+def test_proximal_points_agree_on_every_framework(bregman, xp):
+    x = points(bregman, 10).astype("float32")[:, None]
+    for g, side in ((L1Norm(0.8), "right"), (SquaredNorm(1.7), "left"), (Box(0.5, 1.5), "left")):
+        p = proximal_map(g, xp.asarray(x), 0.6, bregman=bregman, side=side)
+        assert xp.dtype(p) == "float32"
+        want = proximal_map(g, x.astype(float), 0.6, bregman=bregman, side=side)
+        np.testing.assert_allclose(xp.to_numpy(p), want, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bregman,side", [(BoltzmannShannon(), "left"), (Hyperbolic(1e-3), "left"),

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 import mckean as mk
-from mckean.sde import DIE, SDE, HOStS, ItoMilstein, StateStep, sdeint, strong_order
-from mckean.sde._builtin import CoxIngersollRoss
+from mckean.sde import (
+    DIE,
+    SDE,
+    CoxIngersollRoss,
+    HOStS,
+    ItoMilstein,
+    StateStep,
+    sdeint,
+    strong_order,
+)
 
 A, B, SIGMA = np.array([1.0, 2.0, 0.5]), np.array([1.0, 0.3, 2.0]), np.array([2.2, 0.7, 1.0])
 

@@ -274,6 +274,45 @@ def test_a_path_that_explodes_stops_alone(adaptive):
     assert np.isfinite(found.ys[0]).all()
 
 
+def test_errors_of_nothing_are_zero(monkeypatch):
+    # 0 / 0 where the tolerance is relative alone
+    equation = sde.GeometricBrownian(0.3, 0.5, interpretation="stratonovich")
+    y0 = np.array([[0.0], [1.0]])
+    controller = dyadic(1e-2, 0.0, dtmin=2**-10)
+    ours, _ = check(monkeypatch, equation, y0, [0.0, 1.0], solver=sde.Heun(), controller=controller)
+    assert ours.converged and (ours.ys[:, 0] == 0).all() and ours.stats["accepted"][0] < 20
+
+
+def test_too_large_an_error_at_dtmin(monkeypatch):
+    equation = sde.GeometricBrownian(0.3, 3.0, interpretation="stratonovich")
+    options = {"solver": sde.Heun(), "seed": 1}
+    for at_dtmin in ("raise", "accept"):
+        options["controller"] = sde.PIDController(1e-12, 1e-12, dtmin=2**-5, at_dtmin=at_dtmin)
+        if at_dtmin == "raise":
+            for solve in (natively, in_python):
+                with pytest.warns(mk.ConvergenceWarning, match="error too large"):
+                    found = solve(monkeypatch, equation, np.ones((3, 1)), [0.0, 1.0], **options)
+                assert not found.converged and np.isnan(found.ys[-1]).all()
+        else:
+            found = natively(monkeypatch, equation, np.ones((3, 1)), [0.0, 1.0], **options)
+            assert found.converged and (found.stats["clamped"] == found.stats["accepted"]).all()
+
+
+def test_rejected_ends_are_kept_within_their_room():
+    # Factors this wild could leave more of them than there is room for: that is left to Python.
+    equation = sde.SDE(
+        drift, matrix, noise="general", interpretation="stratonovich", dim=2, noise_dim=3
+    )
+    wild = sde.PIDController(0.0, 1e-3, factormin=1e-3, factormax=900.0)
+    tame = sde.PIDController(0.0, 1e-3)
+    y = mk._array.as_input(np.ones((2, 2)), "y")
+    ts = np.array([0.0, 1.0])
+    for controller, taken in ((wild, False), (tame, True)):
+        tree = mk.BrownianTree(1, (2, 3), tol=2.0**-24)
+        found = _integrate.route(equation, y, ts, sde.Heun(), controller, tree)
+        assert (found is not None) == taken
+
+
 def test_kinetic_tables_of_both_languages_agree():
     from mckean import _core
 
@@ -342,7 +381,7 @@ def test_compiled_functions_match_python(monkeypatch, noise, adaptive):
 # ---- chains of underdamped Langevin -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["quicsort", "ubu"])
+@pytest.mark.parametrize("scheme", ["quicsort", "ubu", "align", "should", "baoab"])
 @pytest.mark.parametrize("kind", ["funnel", "full", "logistic"])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_chains_of_built_in_targets_follow_those_of_their_gradients(
@@ -370,5 +409,8 @@ def test_chains_of_built_in_targets_follow_those_of_their_gradients(
         assert (taken[-1] is not None) == (density is known)
     ours, theirs = results
     np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-8, atol=1e-8)
-    for name in ("accepted", "rejected", "gradients"):
+    for name in ("accepted", "rejected"):
         np.testing.assert_array_equal(ours.stats[name], theirs.stats[name])
+    # Native code asks again for the gradient it could have kept from the step before.
+    more = ours.stats["gradients"][-1] - theirs.stats["gradients"][-1]
+    assert (more == (6 if scheme in ("align", "should", "baoab") else 0)).all()

@@ -97,10 +97,10 @@ void bind_sde_type(nb::module_& m) {
         a.n_times = size_of(times);
         a.n_saves = static_cast<int64_t>(ys.shape(0));
         require(tree.args.paths == a.paths && a.dim >= 1 && a.noises >= 1, "tree: expected one path per row of y0");
-        require(a.n_times >= 1 && size_of(save_at) == a.n_times, "save_at: expected one per time");
+        require(a.n_times >= 2 && size_of(save_at) == a.n_times, "times, save_at: expected at least two, one each");
         require(static_cast<int64_t>(ys.shape(1)) == a.paths && static_cast<int64_t>(ys.shape(2)) == a.dim,
                 "ys: wrong size");
-        require(size_of(counts) == 3 * a.paths && size_of(failed) == a.paths, "counts, failed: wrong size");
+        require(size_of(counts) == 4 * a.paths && size_of(failed) == a.paths, "counts, failed: wrong size");
         require(system >= 0 && system <= static_cast<int>(SdeSystem::callbacks), "system: unknown");
         require(layout >= 0 && layout <= 2, "layout: unknown");
         require(method >= 0 && method <= static_cast<int>(SdeMethod::exponential), "method: unknown");
@@ -218,7 +218,8 @@ void bind_sde_type(nb::module_& m) {
         if (c.kind != SdeControl::constant) {
           require(clocks && size_of(*clocks) == 3 * a.paths, "clocks: expected (paths, 3)");
           require(c.dtmin > 0 && c.dtmin <= c.dtmax, "control: expected 0 < dtmin <= dtmax");
-          require(!c.revisit || c.safety <= 0.9, "control: expected safety <= 0.9 with revisit");
+          require(!c.revisit || (c.safety <= 0.9 && c.factor_min >= 0.1 && c.factor_max <= 10.0),
+                  "control: expected safety <= 0.9 and factors between 0.1 and 10 with revisit");
           const bool kinetic_error = a.method == SdeMethod::align;
           const bool embedded = kinetic_error || a.method == SdeMethod::reversible_heun ||
                                 (a.method <= SdeMethod::additive && a.tableau.has_error);

@@ -8,8 +8,18 @@ namespace mk {
 namespace MK_ISA {
 namespace {
 
-constexpr int64_t cell_bytes = int64_t{1} << 20;  // of remembered tree cells, at most
-constexpr int unit_ticks = 64;                    // steps between two looks at Ctrl-C
+constexpr int64_t cell_bytes = int64_t{64} << 20;  // of remembered tree cells, at most
+constexpr int64_t tick_elements = 4096;            // noise components between two looks at Ctrl-C, of large states
+
+// Steps between two looks at Ctrl-C: about a millisecond.
+template <class T>
+int steps_per_tick(const SdeArgs<T>& a) {
+  int64_t gradient = a.target.kind == TargetKind::logistic ? a.target.rows * a.dim
+                     : a.target.kind == TargetKind::full   ? a.dim * a.dim
+                                                           : 0;
+  int64_t steps = 20000 / (1 + a.noises * 4 + gradient / 8);
+  return static_cast<int>(steps < 1 ? 1 : steps > 64 ? 64 : steps);
+}
 
 // The user's compiled functions, one lane after the other; only lanes that are under way are asked.
 struct CallbackSystem {
@@ -164,7 +174,8 @@ struct LaneTrees {
 
 template <class T, int M>
 __attribute__((noinline)) void query_noise_of(const SdeArgs<T>& a, const double* s, const double* t,
-                                              LaneTrees<T>& known, VecOf<T>* cells, VecOf<T>* const* out, T scale) {
+                                              LaneTrees<T>& known, VecOf<T>* cells, VecOf<T>* const* out, T scale,
+                                              void (*tick)()) {
   using V = VecOf<T>;
   constexpr int N = Ops<V>::N;
   const int depth = a.tree.depth;
@@ -182,6 +193,7 @@ __attribute__((noinline)) void query_noise_of(const SdeArgs<T>& a, const double*
   if (start < known.first_level) start = -1;
   V factor = Ops<V>::constant(scale);
   for (int64_t e = 0; e < a.noises; ++e) {
+    if (e % tick_elements == tick_elements - 1) tick();
     LaneWords<V> words;
     for (int l = 0; l < N; ++l) {
       uint64_t lane = known.lane[l] + static_cast<uint64_t>(e);
@@ -215,10 +227,10 @@ __attribute__((noinline)) void query_noise_of(const SdeArgs<T>& a, const double*
 
 template <class T>
 void query_noise(const SdeArgs<T>& a, const double* s, const double* t, LaneTrees<T>& known, VecOf<T>* cells,
-                 VecOf<T>* const* out, T scale) {
+                 VecOf<T>* const* out, T scale, void (*tick)()) {
   (a.tree.components == 1   ? query_noise_of<T, 1>
    : a.tree.components == 2 ? query_noise_of<T, 2>
-                            : query_noise_of<T, 3>)(a, s, t, known, cells, out, scale);
+                            : query_noise_of<T, 3>)(a, s, t, known, cells, out, scale, tick);
 }
 
 template <class T, int M>
@@ -245,8 +257,9 @@ void whole_of_halves(const SdeArgs<T>& a, VecOf<T> h1, VecOf<T> h2, VecOf<T>* co
 
 // The walks of a register of paths from path `block` on, one for each noise component, at the start of the grid.
 template <class T, int M>
-__attribute__((noinline)) void begin_sweeps_of(const SdeArgs<T>& a, int64_t block, void* sweeps) {
+__attribute__((noinline)) void begin_sweeps_of(const SdeArgs<T>& a, int64_t block, void* sweeps, void (*tick)()) {
   for (int64_t e = 0; e < a.noises; ++e) {
+    if (e % tick_elements == tick_elements - 1) tick();
     Sweep<VecOf<T>, M>& walk = static_cast<Sweep<VecOf<T>, M>*>(sweeps)[e];
     walk.seed = a.tree.seed;
     walk.depth = a.tree.depth;
@@ -259,18 +272,19 @@ __attribute__((noinline)) void begin_sweeps_of(const SdeArgs<T>& a, int64_t bloc
   }
 }
 template <class T>
-void begin_sweeps(const SdeArgs<T>& a, int64_t block, void* sweeps) {
+void begin_sweeps(const SdeArgs<T>& a, int64_t block, void* sweeps, void (*tick)()) {
   (a.tree.components == 1   ? begin_sweeps_of<T, 1>
    : a.tree.components == 2 ? begin_sweeps_of<T, 2>
-                            : begin_sweeps_of<T, 3>)(a, block, sweeps);
+                            : begin_sweeps_of<T, 3>)(a, block, sweeps, tick);
 }
 template <class T, int M>
 __attribute__((noinline)) void advance_sweeps_of(const SdeArgs<T>& a, double time, void* sweeps, VecOf<T>* const* out,
-                                                 T scale) {
+                                                 T scale, void (*tick)()) {
   using V = VecOf<T>;
   const double to = leaf_units(time, a.tree.t0, a.tree.t1, a.tree.depth);
   const V factor = Ops<V>::constant(scale);
   for (int64_t e = 0; e < a.noises; ++e) {
+    if (e % tick_elements == tick_elements - 1) tick();
     Piece<V, T> p = static_cast<Sweep<V, M>*>(sweeps)[e].advance(to);
     out[0][e] = p.W * factor;
     if (M >= 2) out[1][e] = p.H * factor;
@@ -278,10 +292,10 @@ __attribute__((noinline)) void advance_sweeps_of(const SdeArgs<T>& a, double tim
   }
 }
 template <class T>
-void advance_sweeps(const SdeArgs<T>& a, double time, void* sweeps, VecOf<T>* const* out, T scale) {
+void advance_sweeps(const SdeArgs<T>& a, double time, void* sweeps, VecOf<T>* const* out, T scale, void (*tick)()) {
   (a.tree.components == 1   ? advance_sweeps_of<T, 1>
    : a.tree.components == 2 ? advance_sweeps_of<T, 2>
-                            : advance_sweeps_of<T, 3>)(a, time, sweeps, out, scale);
+                            : advance_sweeps_of<T, 3>)(a, time, sweeps, out, scale, tick);
 }
 
 template <class T>
@@ -341,10 +355,11 @@ void constant_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
   KineticLanes<V> coefficients;
   kinetic_forget(coefficients);
   const int per_step = sde_evaluations(a);
+  const int unit_ticks = steps_per_tick(a);
   int since_tick = 0;
   for (int64_t block = first; block < last; block += N) {
     const int n = static_cast<int>(last - block < N ? last - block : N);
-    int64_t evaluations = 0, steps[N];
+    int64_t steps[N];
     for (int l = 0; l < N; ++l) {
       active[l] = l < n;
       steps[l] = 0;
@@ -352,14 +367,14 @@ void constant_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       for (int64_t j = 0; j < a.dim; ++j) m.y[j][l] = from[j];
       if (l < n) a.failed[block + l] = __builtin_nan("");
     }
-    begin_sweeps(a, block, m.sweeps);
+    begin_sweeps(a, block, m.sweeps, tick);
     for (int l = 0; l < n; ++l) write_lane(a, a.save_at[0], block + l, m.y, l);
-    evaluations += stepper.start(O::constant(static_cast<T>(a.times[0])), m.y);
+    const int64_t at_start = stepper.start(O::constant(static_cast<T>(a.times[0])), m.y);
     V *y = m.y, *y1 = m.y1;
     int left = n;
     for (int64_t k = 0; k + 1 < a.n_times && left > 0; ++k) {
       const double t = a.times[k], h = a.times[k + 1] - t;
-      advance_sweeps(a, a.times[k + 1], m.sweeps, m.noise[0], scale);
+      advance_sweeps(a, a.times[k + 1], m.sweeps, m.noise[0], scale, tick);
       if constexpr (System::kinetic) {
         double hs[N];
         for (int l = 0; l < N; ++l) hs[l] = h;
@@ -367,7 +382,6 @@ void constant_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       }
       take_step<V>(stepper, O::constant(static_cast<T>(t)), O::constant(static_cast<T>(h)), coefficients, y, noise, y1,
                    m.error, false);
-      evaluations += per_step;
       V bad = finite_measure(a.dim, y1);
       const bool some_bad = O::any(bad != V{});
       for (int l = 0; l < n; ++l) {
@@ -391,10 +405,11 @@ void constant_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       }
     }
     for (int l = 0; l < n; ++l) {
-      int64_t* count = a.counts + (block + l) * 3;
+      int64_t* count = a.counts + (block + l) * 4;
       count[0] = steps[l];
       count[1] = 0;
-      count[2] = active[l] ? evaluations : (steps[l] + 1) * per_step;
+      count[2] = at_start + (steps[l] + (active[l] ? 0 : 1)) * per_step;
+      count[3] = 0;
     }
   }
 }
@@ -422,12 +437,13 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
   kinetic_forget(coefficients_half);
 
   SdeClock clock[N];
-  int64_t path[N], counts[N][3];
+  int64_t path[N], counts[N][4];
   LaneTrees<T> known;
   known.levels = kept_levels(a);
   known.first_level = a.tree.depth + 1 - known.levels;
   for (int64_t j = 0; j < state; ++j) m.y[j] = m.y1[j] = m.coarse[j] = V{};
   int64_t next = first;
+  const int unit_ticks = steps_per_tick(a);
   int running = 0, since_tick = 0;
   double s[N], mid[N], e[N];
   for (int l = 0; l < N; ++l) {
@@ -437,7 +453,7 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
     known.lane[l] = static_cast<uint64_t>(a.tree.first_lane + first * a.noises);
     known.leaf[l] = 0;
     known.depth[l] = 0;
-    counts[l][0] = counts[l][1] = counts[l][2] = 0;
+    counts[l][0] = counts[l][1] = counts[l][2] = counts[l][3] = 0;
   }
   for (;;) {
     // Lanes that are free take the next paths.
@@ -462,7 +478,7 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       for (int64_t j = 0; j < a.dim; ++j) m.y[j][l] = a.y0[p * a.dim + j];
       known.lane[l] = static_cast<uint64_t>(a.tree.first_lane + p * a.noises);
       known.depth[l] = 0;
-      counts[l][0] = counts[l][1] = counts[l][2] = 0;
+      counts[l][0] = counts[l][1] = counts[l][2] = counts[l][3] = 0;
       a.failed[p] = __builtin_nan("");
       write_lane(a, a.save_at[0], p, m.y, l);
     }
@@ -501,8 +517,8 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       if (a.doubling) kinetic_coefficients<V>(a.method, a.friction, a.u, halves, coefficients_half);
     }
     if (a.doubling) {
-      query_noise<T>(a, s, mid, known, m.cells, m.noise[0], scale);
-      query_noise<T>(a, mid, e, known, m.cells, m.noise[1], scale);
+      query_noise<T>(a, s, mid, known, m.cells, m.noise[0], scale, tick);
+      query_noise<T>(a, mid, e, known, m.cells, m.noise[1], scale, tick);
       V one = O::constant(T(1));  // free lanes have no length: any will do
       V w1 = h1 > V{} ? h1 : one, w2 = h2 > V{} ? h2 : one;
       whole_of_halves<T>(a, w1, w2, m.noise);
@@ -514,7 +530,7 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
       take_step<V>(stepper, t_mid, h2, coefficients_half, m.coarse, parts[1], m.y1, m.error, false);
       for (int64_t j = 0; j < a.dim; ++j) m.error[j] = m.y1[j] - m.error[j];
     } else {
-      query_noise<T>(a, s, e, known, m.cells, m.noise[0], scale);
+      query_noise<T>(a, s, e, known, m.cells, m.noise[0], scale, tick);
       take_step<V>(stepper, t, h, coefficients, m.y, parts[0], m.y1, m.error, embedded);
     }
     V squares{}, least0 = m.y[0], least1 = m.y1[0];
@@ -525,6 +541,7 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
         p = p < V{} ? -p : p;
         q = q < V{} ? -q : q;
         V r = m.error[j] / (atol + rtol * larger<V>(p, q));
+        r = m.error[j] == V{} ? V{} : r;  // also where the tolerance is 0
         squares = squares + r * r;
       }
     } else {
@@ -538,20 +555,21 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
     for (int l = 0; l < N; ++l) {
       if (!active[l]) continue;
       double scaled = Ops<double>::sqrt(static_cast<double>(squares[l]) / static_cast<double>(a.dim));
-      if (!(bad[l] == T(0))) scaled = __builtin_nan("");
       counts[l][2] += per_step;
-      SdeVerdict verdict =
-          sde_judge(a.control, clock[l], scaled, static_cast<double>(least0[l]), static_cast<double>(least1[l]));
+      SdeVerdict verdict = sde_judge(a.control, clock[l], scaled, bad[l] == T(0), static_cast<double>(least0[l]),
+                                     static_cast<double>(least1[l]));
       if (verdict == SdeVerdict::rejected) {
         ++counts[l][1];
         continue;
       }
-      bool done = verdict == SdeVerdict::failed;
+      bool done = verdict == SdeVerdict::not_finite || verdict == SdeVerdict::too_large;
       if (done) {
+        if (verdict == SdeVerdict::too_large) counts[l][3] = -1;
         a.failed[path[l]] = clock[l].t;
         write_missing(a, clock[l].stop, path[l]);
       } else {
         ++counts[l][0];
+        if (verdict == SdeVerdict::clamped) ++counts[l][3];
         take[l] = -1;
         if (clock[l].t == a.times[clock[l].stop]) {
           write_lane(a, a.save_at[clock[l].stop], path[l], m.y1, l);
@@ -565,7 +583,7 @@ void adaptive_steps(const SdeArgs<T>& a, int64_t first, int64_t last, char* scra
         to[0] = clock[l].h;
         to[1] = clock[l].e1;
         to[2] = clock[l].e2;
-        for (int c = 0; c < 3; ++c) a.counts[path[l] * 3 + c] = counts[l][c];
+        for (int c = 0; c < 4; ++c) a.counts[path[l] * 4 + c] = counts[l][c];
       }
     }
     for (int64_t j = 0; j < state; ++j) m.y[j] = take ? m.y1[j] : m.y[j];

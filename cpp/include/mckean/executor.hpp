@@ -168,8 +168,10 @@ struct SdeArgs {
   const T* y0;             // (paths, dim)
   T* ys;                   // (n_saves, paths, dim)
   double* clocks;          // (paths, 3), not for constant steps: next step, 1 / error of the last two; read and written
-  int64_t* counts;         // (paths, 3): accepted, rejected, evaluations of the drift
-  double* failed;          // (paths,): NaN, or the time at which the state was not finite
+  int64_t*
+      counts;      // (paths, 4): accepted, rejected, evaluations of the drift; accepted at dtmin in spite of the error,
+                   // or -1 for a path that failed for that
+  double* failed;  // (paths,): NaN, or the time at which the state was not finite
 };
 
 // ---- targets --------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ MK_HD T sde_update_element(const SdeUpdateArgs<T>& a, int64_t row, int64_t colum
 // The scaled error of one element, squared.
 template <class T>
 MK_HD double scaled_square(T error, T y0, T y1, double rtol, double atol) {
+  if (error == T(0)) return 0.0;  // also where the tolerance is 0
   double a = static_cast<double>(y0 < T(0) ? -y0 : y0), b = static_cast<double>(y1 < T(0) ? -y1 : y1);
   double e = static_cast<double>(error) / (atol + rtol * (a > b ? a : b));
   return e * e;
@@ -443,6 +444,7 @@ MK_HD int sde_evaluations(const SdeArgs<T>& a) {
   }
   if (a.method == SdeMethod::additive) return a.tableau.stages;
   if (a.method == SdeMethod::quicsort || a.method == SdeMethod::should) return 2;
+  if (a.method == SdeMethod::cir_splitting || a.method == SdeMethod::cir_implicit) return 0;
   return 1;
 }
 
@@ -496,7 +498,9 @@ struct SdeClock {
   double* ends;          // ends of rejected steps still to be visited, the nearest last; null: they are not
   int n_ends;
 };
-constexpr int sde_most_ends = 512;  // each is at most 0.9 times as far as the one before
+// Each is at most 0.9 times as far as the one before, but for those that a longer step after a short accepted one adds; for
+// factors between 0.1 and 10 there are never more. Callers see to that.
+constexpr int sde_most_ends = 512;
 
 MK_HD void sde_propose(const SdeControl& c, const double* times, SdeClock& k) {
   double h = k.h < c.dtmin ? c.dtmin : k.h > c.dtmax ? c.dtmax : k.h;
@@ -520,23 +524,25 @@ MK_HD double sde_desired(const SdeControl& c, double least) {
   return h < c.dtmin ? c.dtmin : h > c.dtmax ? c.dtmax : h;
 }
 
-enum class SdeVerdict : int { rejected, accepted, failed };
+// clamped: accepted in spite of its error, since steps must not be shorter; too_large: failed for its error.
+enum class SdeVerdict : int { rejected, accepted, clamped, not_finite, too_large };
 
-// scaled: the error over its tolerance, NaN where the step is not finite. least0, least1: the smallest coordinate before and
+// scaled: the error over its tolerance; finite: the state is. least0, least1: the smallest coordinate before and
 // after the step, for the state rule.
-MK_HD SdeVerdict sde_judge(const SdeControl& c, SdeClock& k, double scaled, double least0, double least1) {
+MK_HD SdeVerdict sde_judge(const SdeControl& c, SdeClock& k, double scaled, bool finite, double least0, double least1) {
   double step = k.end - k.t;
-  bool finite = scaled == scaled, at_floor = step <= c.dtmin * (1.0 + 1e-10);
-  bool accept;
+  bool at_floor = step <= c.dtmin * (1.0 + 1e-10), accept, good;
   double next;
   if (c.kind == SdeControl::state) {
     double worse = least0 < least1 ? least0 : least1;
-    accept = finite && (step < 1.1 * sde_desired(c, worse) || at_floor);
+    good = step < 1.1 * sde_desired(c, worse);
+    accept = finite && (good || at_floor);
     next = sde_desired(c, accept ? least1 : worse);
     if (!accept && !(next < step)) next = 0.5 * step;  // not finite
   } else {
     double e = 1.0 / scaled;
-    accept = finite && (scaled < 1.0 || (at_floor && !c.fail_at_dtmin));
+    good = scaled < 1.0;
+    accept = finite && (good || (at_floor && !c.fail_at_dtmin));
     double factor;
     if (!finite || !(e > 0.0))
       factor = c.factor_min;
@@ -553,17 +559,18 @@ MK_HD SdeVerdict sde_judge(const SdeControl& c, SdeClock& k, double scaled, doub
     }
   }
   if (!accept) {
-    if (at_floor) return SdeVerdict::failed;
-    if (k.ends && (k.n_ends == 0 || k.end < k.ends[k.n_ends - 1])) k.ends[k.n_ends++] = k.end;
+    if (at_floor) return finite ? SdeVerdict::too_large : SdeVerdict::not_finite;
+    if (k.ends && k.n_ends < sde_most_ends && (k.n_ends == 0 || k.end < k.ends[k.n_ends - 1]))
+      k.ends[k.n_ends++] = k.end;
     k.h = next < c.dtmin ? c.dtmin : next;
     return SdeVerdict::rejected;
   }
   if (k.n_ends > 0 && k.end == k.ends[k.n_ends - 1]) --k.n_ends;
   // A step that was cut short for a stop says nothing against the proposal it was cut from.
-  if (c.kind == SdeControl::pid && scaled < 1.0 && step < k.proposal && next < k.proposal) next = k.proposal;
+  if (c.kind == SdeControl::pid && good && step < k.proposal && next < k.proposal) next = k.proposal;
   k.h = next < c.dtmin ? c.dtmin : next > c.dtmax ? c.dtmax : next;
   k.t = k.end;
-  return SdeVerdict::accepted;
+  return good ? SdeVerdict::accepted : SdeVerdict::clamped;
 }
 
 }  // namespace mk

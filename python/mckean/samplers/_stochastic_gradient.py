@@ -46,19 +46,19 @@ class StochasticGradientHMC:
     posteriors ``log p(x) = log prior(x) + sum_i log likelihood_i(x)``, by splitting: each step
     follows the potential of one batch, whose sum of likelihoods is scaled up [1]_.
 
-    ============= ========= =====================================================================
-    scheme        gradients remarks
-    ============= ========= =====================================================================
-    "ubu"         1         exact friction and noise around one kick; the first choice
-    "align"       1         last gradient reused
-    "baoab"       1         last gradient reused
+    ============= ========== ====================================================================
+    scheme        gradients  remarks
+    ============= ========== ====================================================================
+    "ubu"         1          exact friction and noise around one kick; the first choice
+    "align"       1          last gradient reused
+    "baoab"       1          last gradient reused
     "lie-trotter" n_leapfrog `n_leapfrog` leapfrogs (drift, kick, drift) of one batch, then exact
-                            friction and noise; x has the law of "symmetric", v errors of order h
+                             friction and noise; x has the law of "symmetric", v errors of order h
     "symmetric"   n_leapfrog the same between two halves of friction and noise
-    "ee"          1         order 1 in any case
-    "should"      2         third order with all the data, second at best with batches
-    "quicsort"    2         the same
-    ============= ========= =====================================================================
+    "ee"          1          order 1 in any case
+    "should"      2          third order with all the data, second at best with batches
+    "quicsort"    2          the same
+    ============= ========== ====================================================================
 
     Parameters
     ----------

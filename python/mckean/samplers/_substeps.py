@@ -225,10 +225,9 @@ class SubSteps:
     ) -> tuple[list[Any], Pace, int]:
         """x, v (and the gradient at x) one step of the method later, in the caller's framework,
         the pace, and how many times gradients were asked for."""
-        if g is None:
-            whole = self._natively(x, v, seed, step, pace)
-            if whole is not None:
-                return whole
+        whole = self._natively(x, v, g is not None, seed, step, pace)
+        if whole is not None:
+            return whole
         clock = self._clock(pace)
         gone = clock.failed.copy()
         rows = _Rows(x, x.data, v, None if g is None else g.data)
@@ -267,7 +266,7 @@ class SubSteps:
         return results, after, calls
 
     def _natively(
-        self, x: Input, v: Any, seed: int, step: int, pace: Pace
+        self, x: Input, v: Any, fsal: bool, seed: int, step: int, pace: Pace
     ) -> tuple[list[Any], Pace, int] | None:
         """All of it in native code; None for targets, controllers and paths that it does not know."""
         rule, adaptive = self._rule, self._adaptive
@@ -334,6 +333,8 @@ class SubSteps:
         )
         parts = [found[:, :d], found[:, d:]]
         results = [_combine_checked(x, _ONE, [as_input(a, "x").data])[0].result() for a in parts]
+        if fsal:  # native code begins with a gradient of its own and keeps the last one
+            results.append(self._target.gradient(results[0], x).array)
         return results, after, int(counts[:, 2].max(initial=0))
 
     def _attempt(

@@ -169,7 +169,7 @@ class DIE(_CIRSolver):
     >>> import mckean as mk
     >>> cir, zero = mk.sde.CoxIngersollRoss(1.0, 1.0, 0.0), np.zeros((1, 1))
     >>> mk.sde.DIE().step(cir, np.array([[4.0]]), 0.5, zero).round(3)
-    array([[2.913]])
+    array([[2.946]])
     """
 
     def _step(self, a: Any, b: Any, sigma: Any, y: Any, h: Any, W: Any, H: Any) -> Any:
@@ -212,8 +212,8 @@ class StateStep:
     >>> import numpy as np
     >>> import mckean as mk
     >>> rule = mk.sde.StateStep(0.125, dtmin=2**-10, dtmax=1.0)
-    >>> rule.desired(np.array([[1.0], [8.0], [0.0]]))
-    array([0.25      , 1.        , 0.00097656])
+    >>> rule.desired(np.array([[1.0], [8.0], [0.0]])).round(6)
+    array([2.50e-01, 1.00e+00, 9.77e-04])
     >>> clock = rule.start(np.array([0.0, 1.0]), 1, y0=np.ones((1, 1)))
     >>> clock.judge_states(np.array([[1.0]]), np.array([[0.125]])), clock.t
     (array([False]), array([0.0625]))

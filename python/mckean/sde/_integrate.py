@@ -156,7 +156,7 @@ def _natively(whole: Route, y: Input, progress: bool) -> Outcome:
         evaluations=paths.counts[:, 2].copy(),
         failed=failed,
         failed_time=paths.failed,
-        not_finite=failed,
+        not_finite=failed & (paths.counts[:, 3] >= 0),
         state=None,
     )
 

@@ -95,9 +95,10 @@ def update(
 
 
 def error_norm(like: Input, error: Any, y0: Any, y1: Any, rtol: float, atol: float) -> Any:
-    """Return the root mean square of ``error / (atol + rtol max(|y0|, |y1|))`` over every row, float64 (n,) in `like`'s
-    framework and device."""
-    out = like.framework.empty(like.shape[:1], "float64", like.device)
+    """Return the root mean square of ``error / (atol + rtol max(|y0|, |y1|))`` over every row, float64 (n,) on `like`'s
+    device, in its framework (CuPy for JAX on CUDA, which may have no float64)."""
+    framework = like.framework if like.device == "cpu" else carrier_of(like)
+    out = framework.empty(like.shape[:1], "float64", like.device)
     executor(like.device).sde_error_norm(
         error, y0, y1, rtol, atol, out.data, like.framework.queue(like.device)
     )
@@ -151,6 +152,7 @@ class Control:
     dtmax: float = 1.0
     ctol: float = 0.0
     revisit: bool = False
+    raises: bool = False
     doubling: bool = False
 
     def numbers(self) -> list[float]:
@@ -166,14 +168,14 @@ class Control:
             self.dtmax,
             self.ctol,
             float(self.revisit),
-            0.0,
+            float(self.raises),
         ]
 
 
 @dataclass(slots=True)
 class Paths:
-    """What native code returns: `ys` (saves, n, d); `counts` (n, 3) accepted, rejected, evaluations; `failed` (n,) NaN
-    or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
+    """What native code returns: `ys` (saves, n, d); `counts` (n, 4) accepted, rejected, evaluations, accepted in
+    spite of the error (or -1: failed for it); `failed` (n,) NaN or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
     are NumPy."""
 
     ys: Any
@@ -266,7 +268,7 @@ def integrate(
     times = np.ascontiguousarray(times, np.float64)
     save_at = np.ascontiguousarray(save_at, np.int64)
     if device == "cpu":
-        counts, failed = np.zeros((n, 3), np.int64), np.full(n, np.nan)
+        counts, failed = np.zeros((n, 4), np.int64), np.full(n, np.nan)
         own = None if clocks is None else np.array(clocks, np.float64)
         block = n if report is None else max(-(-n // 32), 64)
         for first in range(0, n, block):
@@ -303,9 +305,12 @@ def integrate(
             if report is not None:
                 report(part.stop - first)
         return Paths(ys.result(), counts, failed, own)
-    return _integrate_on_device(
+    paths = _integrate_on_device(
         y, system, method, tableau, control, tree, times, save_at, clocks, ys
     )
+    if report is not None:
+        report(n)
+    return paths
 
 
 def _integrate_on_device(
@@ -326,7 +331,7 @@ def _integrate_on_device(
     def moved(a: np.ndarray[Any, Any]) -> Any:
         return framework.asarray(a, device)
 
-    counts, failed = moved(np.zeros((n, 3), np.int64)), moved(np.full(n, np.nan))
+    counts, failed = moved(np.zeros((n, 4), np.int64)), moved(np.full(n, np.nan))
     own = None if clocks is None else moved(np.array(clocks, np.float64))
     native = [None if a is None else framework.native(a, device) for a in (own, counts, failed)]
     executor(device).sde_integrate(

@@ -142,11 +142,11 @@ def _control(
         # Halves that no error is asked of, and the state that `backward` starts from, are left to Python.
         return None if doubling or type(inner) is _solvers.ReversibleHeun else Control()
     if kind is PIDController:
-        if controller.at_dtmin == "raise":
-            return None
         _, dtmin, dtmax = controller.limits(times)
         revisit = controller.revisits(sde.noise)
-        if revisit and controller.safety > 0.9:
+        tame = controller.safety <= 0.9 and controller.factormin >= 0.1
+        tame = tame and controller.factormax <= 10
+        if revisit and not tame:
             return None  # more ends of rejected steps than there is room for
         order = solver.error_order(sde)
         p, i, d = controller.kp, controller.ki, controller.kd
@@ -161,6 +161,7 @@ def _control(
             dtmin=dtmin,
             dtmax=dtmax,
             revisit=revisit,
+            raises=controller.at_dtmin == "raise",
             doubling=doubling,
         )
     if kind is StateStep and not controller.aligned:

@@ -194,6 +194,60 @@ def test_milstein_derivatives_agree(xp, dtype):
         assert np.allclose(found[0], other, atol=1e-9 if dtype == "float64" else 2e-4)
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("big", [1.0, 1e6, 1e12])
+def test_differences_of_the_diffusion_do_not_mix_units(big, adaptive):
+    """Coordinates of 1 and of `big`, the second noise depends on the small one."""
+
+    def unit(t, y):
+        return np.stack([np.ones(len(y)), np.sin(y[:, 1])], 1)
+
+    y0 = np.array([[big, 1.0], [big, 0.0], [-big, 1e-9]])
+    for noise in ("diagonal", "scalar", "commutative"):
+        g, slope = unit, lambda t, y: np.stack([0 * y[:, 0], np.sin(2 * y[:, 1]) / 2], 1)
+        if noise == "commutative":  # two columns
+            g = lambda t, y: unit(t, y)[:, :, None] * np.eye(2)  # noqa: E731
+        ends = []
+        for known in (slope, None):
+            sde = S.SDE(lambda t, y: -np.sin(y), g, noise=noise, diffusion_slope=known)
+            solver, controller = S.ItoMilstein(), 2.0**-3
+            if adaptive:
+                solver, controller = S.StepDoubling(solver), own(atol=10.0, dt0=2.0**-3)
+            out = S.sdeint(sde, y0, [0, 1], solver=solver, controller=controller, seed=3)
+            ends.append(out.ys[-1])
+        np.testing.assert_allclose(ends[1][:, 1], ends[0][:, 1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("small", [1e-6, 1e-30])
+def test_differences_of_the_diffusion_stay_in_its_domain(small, dtype):
+    """A square root near zero, whose slope is a constant; weak noise and strong."""
+    y0 = np.full((20, 1), small, dtype)
+    for volatility in (1e-6, 0.1, 1.0):
+
+        def g(t, y, volatility=volatility):
+            assert (y >= 0).all()
+            return volatility * np.sqrt(y)
+
+        field = S._field.Field(S.SDE(g, g), mk._array.as_input(y0, "y"), 0.0)
+        y = mk._array.as_input(y0, "y")
+        h = 0.1 * small / volatility**2  # the noise of the step is a third of the state
+        found = field.derivative(0.0, y, g(0.0, y0), h**0.5)
+        near = 1e-9 if dtype == "float64" else 1e-3
+        np.testing.assert_allclose(found, volatility**2 / 2, rtol=near)
+    weak = S.SDE(
+        lambda t, y: 0 * y,
+        lambda t, y: 1e-6 * np.sqrt(y),
+        diffusion_slope=lambda t, y: 0 * y + 5e-13,
+    )
+    bare = S.SDE(weak.drift, weak.diffusion)
+    y0 = np.full((20, 1), 1e-6 if dtype == "float64" else 3e-3, dtype)
+    call = dict(solver=S.ItoMilstein(), controller=2.0**-4, seed=1)
+    ends = [S.sdeint(sde, y0, [0, 1], **call).ys[-1] for sde in (weak, bare)]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12 if dtype == "float64" else 1e-6)
+    at_zero = S.sdeint(bare, np.zeros((2, 1), dtype), [0, 1], **call)
+    assert (at_zero.ys == 0).all()
+
+
 def test_scalar_noise_in_both_shapes_and_as_a_matrix():
     y0 = np.linspace(0.5, 2, 6).reshape(3, 2)
     tree = BrownianTree(1, (3, 1), tol=2**-6, levy_area="space-time")

@@ -137,15 +137,16 @@ class Field:
     def drift(self, t: Any, y: Input) -> Input:
         """The drift at `t` (as `Span.at` gives it) and `y`."""
         self.evaluations += 1
-        return as_match(self._call(self.sde.drift, t, y.array), "drift", y, "y")
+        return as_match(self._value(self.sde.drift, t, y.array), "drift", y, "y")
 
     def diffusion(self, t: Any, y: Input) -> Input:
         """The diffusion at `t` and `y`: (n, d), or (n, d, m) where `layout` is `MATRIX`."""
-        return self._as_diffusion(self._call(self.sde.diffusion, t, y.array), y)
+        return self._as_diffusion(self._value(self.sde.diffusion, t, y.array), y)
 
     def slope(self, t: Any, y: Input) -> Input:
         """The user's diffusion_slope at `t` and `y`, (n, d)."""
-        return as_match(self._call(self.sde.diffusion_slope, t, y.array), "diffusion_slope", y, "y")
+        found = self._value(self.sde.diffusion_slope, t, y.array)
+        return as_match(found, "diffusion_slope", y, "y")
 
     def _as_diffusion(self, g: Any, y: Input) -> Input:
         found = as_match(g, "diffusion", y, "y", shape=(*y.shape, *self._width))
@@ -169,6 +170,13 @@ class Field:
             raise ValueError(
                 f"drift, diffusion: expected {n} rows, got {shape[0]}; {self._rows_note(n)}"
             )
+        return out
+
+    def _value(self, function: Any, t: Any, y: Any) -> Any:
+        """Results of modules require grad. Not torch.no_grad(): functions may differentiate inside."""
+        out = self._call(function, t, y)
+        if self.like.framework.name == "torch" and getattr(out, "requires_grad", False):
+            return out.detach()
         return out
 
     def _rows_note(self, n: int) -> str:

@@ -1,4 +1,4 @@
-"""Self-repellent walks, the descent along them, and ADMM sampling: against plain Python, closed forms and theory."""
+"""Self-repellent walks, and the descent along them: against plain Python, closed forms and theory."""
 
 import pickle
 
@@ -8,12 +8,7 @@ import pytest
 import mckean as mk
 from mckean import _core
 from mckean.optimizers import NodeLeastSquares, NodeLogistic, WalkSGD
-from mckean.samplers import (
-    DistributedADMM,
-    GaussianShares,
-    SelfRepellentWalk,
-    asymptotic_variance,
-)
+from mckean.samplers import SelfRepellentWalk, asymptotic_variance
 from mckean.samplers._walks import WALK_STREAM
 
 # Two triangles joined by an edge.
@@ -596,141 +591,3 @@ def test_divergence_is_flagged():
     sgd = WalkSGD(WALK, LOSS, step=1e300, stride=50)
     with pytest.warns(mk.ConvergenceWarning):
         assert not mk.run(sgd, np.ones((2, 1)), 3, progress=False).converged
-
-
-# ---- ADMM -----------------------------------------------------------------------------------------------------------
-
-
-def shares(m=6, d=2):
-    """Some of the matrices are singular: no node knows everything."""
-    B = mk.random.normal(4, (m, 3, d))
-    B[0, :, 0] = 0
-    return GaussianShares(B.transpose(0, 2, 1) @ B, mk.random.normal(5, (m, d)))
-
-
-def admm_law(graph, given, rho, noise=None):
-    """Mean of x and covariances by simulating moments: iterate the affine map of (x, p) as it is written in the
-    docstring, on means and covariances, to their limit."""
-    m, d = given.shift.shape
-    D = graph.sum(1)
-    noise = 1 / np.sqrt(rho * D) if noise is None else noise
-
-    def step(x, p, z):
-        new = np.empty_like(x)
-        for i in range(m):
-            v = (x[i] + graph[i] @ x / D[i]) / 2 - p[i] / (2 * rho * D[i]) + noise[i] * z[i]
-            c = 2 * rho * D[i]
-            new[i] = np.linalg.solve(given.precision[i] + c * np.eye(d), given.shift[i] + c * v)
-        p = p + rho * (D[:, None] * new - graph @ new)
-        return np.concatenate([new.ravel(), p.ravel()])
-
-    size, zero = m * d, np.zeros((m, d))
-    shift = step(zero, zero, zero)
-    unit = np.eye(size).reshape(size, m, d)
-    T = np.array([step(e, zero, zero) for e in unit] + [step(zero, e, zero) for e in unit]).T
-    B = np.array([step(zero, zero, e) for e in unit]).T - shift[:, None]
-    T = T - shift[:, None]
-    mean, V = np.zeros(2 * size), np.zeros((2 * size, 2 * size))
-    for _ in range(int(1200 * rho)):
-        mean, V = T @ mean + shift, T @ V @ T.T + B @ B.T
-    return mean[:size].reshape(m, d), V[:size, :size].reshape(m, d, m, d)
-
-
-@pytest.mark.parametrize("rho", [0.5, 2.0])
-def test_law_of_admm(rho):
-    given = shares()
-    mean, covariance = admm_law(SIX, given, rho)
-    found = DistributedADMM(SIX, given, rho).stationary()
-    np.testing.assert_allclose(mean, np.tile(given.posterior()[0], (6, 1)), rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(found[0], given.posterior()[0])
-    np.testing.assert_allclose(found[1], covariance.mean((0, 2)), rtol=1e-7, atol=1e-10)
-    nodes = np.array([covariance[i, :, i] for i in range(6)])
-    np.testing.assert_allclose(found[2], nodes, rtol=1e-7, atol=1e-10)
-
-
-@pytest.mark.parametrize(
-    "graph", [SIX, SIX * 1.7, np.ones((6, 6)) - np.eye(6)], ids=["six", "weights", "complete"]
-)
-def test_the_bias_of_admm_is_of_order_one_over_rho(graph):
-    given = shares()
-    P = given.posterior()[1]
-    errors = []
-    for rho in (50.0, 100.0, 200.0, 400.0):
-        _, average, nodes = DistributedADMM(graph, given, rho).stationary()
-        errors.append([abs(average - P).max() / abs(P).max(), abs(nodes - P).max() / abs(P).max()])
-    orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert abs(orders[-1] - 1).max() < 0.1
-    assert max(errors[-1]) < 0.1
-
-
-def test_admm_samples_its_law():
-    """400 chains, 1200 steps of which every fourth counts: autocorrelation time below 40 steps leaves over 10000 draws,
-    6 deviations of a variance are 0.09."""
-    given = shares()
-    sampler = DistributedADMM(SIX, given, 2.0)
-    mean, average, nodes = sampler.stationary()
-    result = mk.run(sampler, np.zeros((400, 2)), 1600, burn_in=400, thin=4, seed=3, progress=False)
-    draws = np.asarray(result.x).reshape(-1, 2)
-    assert abs(draws.mean(0) - mean).max() < 6 * np.sqrt(average.max() / 10000)
-    assert abs(np.cov(draws.T) - average).max() < 0.09 * abs(average).max()
-    assert abs(np.asarray(result.state.dual).sum(1)).max() < 1e-9
-    spread = (nodes.trace(axis1=1, axis2=2).mean() - average.trace()) ** 0.5
-    assert np.sqrt((result.stats["disagreement"] ** 2).mean()) == pytest.approx(spread, rel=0.05)
-
-
-def test_admm_in_every_framework(xp, dtype):
-    given = shares()
-    A, b = given.precision, given.shift
-
-    def prox(v, c):
-        host, c = np.asarray(xp.to_numpy(v), np.float64), np.asarray(xp.to_numpy(c), np.float64)
-        out = np.empty_like(host)
-        for i in range(6):
-            M = A[i] + c[i] * np.eye(2)
-            out[:, i] = np.linalg.solve(M, (b[i] + c[i] * host[:, i]).T).T
-        return xp.asarray(out.astype(dtype))
-
-    x0 = xp.asarray(np.ones((3, 2), dtype))
-    both = [
-        mk.run(DistributedADMM(SIX, s, 2.0), x0, 20, seed=1, progress=False) for s in (given, prox)
-    ]
-    assert xp.is_array(both[0].x) and xp.dtype(both[0].x) == dtype and both[0].x.shape == (20, 3, 2)
-    host = mk.run(
-        DistributedADMM(SIX, given, 2.0), np.ones((3, 2), dtype), 20, seed=1, progress=False
-    )
-    for result in both:
-        np.testing.assert_allclose(
-            xp.to_numpy(result.x), host.x, rtol=0, atol=1e-3 if dtype == "float32" else 1e-11
-        )
-    with pytest.raises(TypeError, match="GaussianShares"):
-        DistributedADMM(SIX, prox, 2.0).stationary()
-
-
-ONE = np.ones((6, 1, 1))
-
-
-def prox(v, c):
-    return v
-
-
-@pytest.mark.parametrize(
-    ("error", "match", "make"),
-    [
-        (ValueError, "connected", lambda: DistributedADMM(TWO - np.eye(6), shares(), 1.0)),
-        (ValueError, "loops", lambda: DistributedADMM(SIX + np.eye(6), shares(), 1.0)),
-        (ValueError, "2 to 1000", lambda: DistributedADMM(np.zeros((1, 1)), prox, 1.0)),
-        (ValueError, "shares: expected 6", lambda: DistributedADMM(SIX, shares(5), 1.0)),
-        (TypeError, "shares", lambda: DistributedADMM(SIX, 3, 1.0)),
-        (ValueError, "penalty", lambda: DistributedADMM(SIX, shares(), 0.0)),
-        (ValueError, "x0", lambda: DistributedADMM(SIX, shares(), 1.0).init(np.zeros((2, 3)))),
-        (ValueError, "semi-definite", lambda: GaussianShares(-ONE, np.ones((6, 1)))),
-        (ValueError, "positive definite", lambda: GaussianShares(0 * ONE, np.ones((6, 1)))),
-        (ValueError, "symmetric", lambda: GaussianShares(np.tile([[1.0, 1], [0, 1]], (6, 1, 1)), np.ones((6, 2)))),
-        (ValueError, "shift", lambda: GaussianShares(ONE, np.ones((5, 1)))),
-        (ValueError, "precision", lambda: GaussianShares(np.ones((6, 2, 1)), np.ones((6, 2)))),
-        (ValueError, "finite", lambda: GaussianShares(ONE * np.nan, np.ones((6, 1)))),
-    ],
-)  # fmt: skip
-def test_what_admm_refuses(error, match, make):
-    with pytest.raises(error, match=match):
-        make()

@@ -1,6 +1,8 @@
 """Self-repellent walks, and the descent along them: against plain Python, closed forms and theory."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +96,32 @@ def test_fading_memory_outlives_the_range_of_floats():
     for _ in range(6):
         state = walk.step(state)
     np.testing.assert_array_equal(walk.measure(state), found.measure)
+
+
+@pytest.mark.parametrize("start_visits", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("each", [1, 1000])
+@pytest.mark.parametrize("memory", [0.51, 0.8])
+def test_fading_memory_is_planned_in_linear_time(memory, each, start_visits, monkeypatch):
+    """Of a million moves few are looked at twice, nothing overflows, and the plan is that of short calls."""
+    walk = SelfRepellentWalk(SIX, 2.0, memory=memory, start_visits=start_visits)
+    looked, product = [], np.cumprod
+    monkeypatch.setattr(np, "cumprod", lambda a: looked.append(len(a)) or product(a))
+    steps, first = 10**6, float(walk._start.sum())
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        parts, total = walk._plan(first, 0, steps, each)
+        # Shares of what one shrink takes, so that the gain has hardly changed when it is due.
+        assert sum(looked) < 2 * steps + 4096 * len(parts)
+        again, left = [], first
+        for step in range(0, steps, 10_000):
+            some, left = walk._plan(left, step, 10_000, each)
+            again += some
+    assert left == total
+    for k in range(2):
+        whole, cut = (np.concatenate([p[k] for p in plan]) for plan in (parts, again))
+        assert len(whole) == steps
+        np.testing.assert_array_equal(whole, cut)
+    assert [p[2] for p in parts].count(1.0) < len(parts) or total < 2.0**100 * 6
+    np.testing.assert_array_equal(*([p[2] for p in plan if p[2] != 1] for plan in (parts, again)))
 
 
 def test_no_repulsion_is_the_base_chain():
@@ -249,9 +277,9 @@ def test_runs_resume_and_leave_states_alone(tmp_path, xp, dtype):
     walk = SelfRepellentWalk(SIX, 2.0, target=TARGET, functions=F)
     x0 = xp.asarray(np.array([[0], [4]], dtype))
     state = walk.init(x0, 3)
-    before = np.array(xp.to_numpy(state.mass))
+    before = np.asarray(state.mass).copy()
     walk.step(state)
-    np.testing.assert_array_equal(xp.to_numpy(state.mass), before)
+    np.testing.assert_array_equal(np.asarray(state.mass), before)
     whole = mk.run(walk, x0, 60, seed=3, progress=False)
     assert xp.is_array(whole.x) and xp.dtype(whole.x) == dtype and whole.x.shape == (60, 2, 1)
     assert whole.stats["estimate"].shape == (60, 2) and whole.stats["distance"].shape == (60, 2)
@@ -264,7 +292,7 @@ def test_runs_resume_and_leave_states_alone(tmp_path, xp, dtype):
         pickle.loads(pickle.dumps(walk)), x0, 60, seed=3, progress=False, checkpoint=path
     )
     np.testing.assert_array_equal(xp.to_numpy(again.x), xp.to_numpy(whole.x))
-    np.testing.assert_array_equal(xp.to_numpy(again.state.mass), xp.to_numpy(whole.state.mass))
+    np.testing.assert_array_equal(np.asarray(again.state.mass), np.asarray(whole.state.mass))
 
 
 def test_sample_in_several_calls(monkeypatch):
@@ -274,6 +302,53 @@ def test_sample_in_several_calls(monkeypatch):
     parts = walk.sample(3, 500, seed=1, path=True)
     np.testing.assert_array_equal(whole.path, parts.path)
     np.testing.assert_array_equal(whole.measure, parts.measure)
+
+
+def test_shared_measures_are_moved_in_pieces(monkeypatch):
+    """Shrinks and descents as well."""
+    walk = SelfRepellentWalk(SIX, 2.0, memory=0.55, shared=True)
+    sgd = WalkSGD(walk, problem("squares"), step=0.3, stride=400)
+
+    def both():
+        sample = walk.sample(3, 6000, seed=1, path=True)
+        state = sgd.step(sgd.init(np.zeros((3, 3)), 2))
+        return sample.path, sample.measure, state.x, state.mass, state.nodes
+
+    whole = both()
+    monkeypatch.setattr("mckean.samplers._walks._SHARED_WORK", 100)
+    calls, native = [], _core.walk
+    monkeypatch.setattr(_core, "walk", lambda *a: calls.append(len(a[3])) or native(*a))
+    for a, b in zip(whole, both(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert max(calls) < 20 and sum(calls) == 6400
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_interrupt_is_heard_within_a_step(shared):
+    """A step that would take minutes, of moves that cost a million multiplications each."""
+    code = f"""
+import signal, time
+import numpy as np
+import mckean as mk
+X = mk.random.normal(0, (100_000, 20))
+loss = mk.optimizers.NodeLeastSquares(X, X[:, 0], np.arange(len(X)) % 4)
+walk = mk.samplers.SelfRepellentWalk(np.ones((4, 4)) - np.eye(4), 1.0, memory=0.8, shared={shared})
+sgd = mk.optimizers.WalkSGD(walk, loss, step=0.01, stride=1 << 17)
+state = sgd.init(np.zeros((4, 20)))
+def ring(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+start = time.perf_counter()
+try:
+    sgd.step(state)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(time.perf_counter() - start)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 5
 
 
 # ---- graphs ---------------------------------------------------------------------------------------------------------
@@ -492,6 +567,40 @@ def test_descent_in_every_framework(xp, dtype):
         xp.to_numpy(called.state.x), xp.to_numpy(native.state.x),
         rtol=2e-4 if dtype == "float32" else 1e-11, atol=1e-5 if dtype == "float32" else 1e-12,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_jax_without_float64(shared, tmp_path):
+    """JAX's default: positions are float32, the measure is float64 in NumPy."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    try:
+        walk = SelfRepellentWalk(SIX, 3.0, target=TARGET, memory=0.8, shared=shared)
+        nodes, x0 = np.array([[0.0], [4.0]], np.float32), np.zeros((4, 3), np.float32)
+        loss = problem("squares")
+        for method, start in [(walk, nodes), (WalkSGD(walk, loss, step=0.3, stride=7), x0)]:
+            host = mk.run(method, start, 20, seed=5, progress=False)
+            path = tmp_path / f"{type(method).__name__}.npz"
+            mk.run(method, jax.numpy.asarray(start), 9, seed=5, progress=False, checkpoint=path)
+            found = mk.run(
+                method, jax.numpy.asarray(start), 20, seed=5, progress=False, checkpoint=path
+            )
+            assert isinstance(found.x, jax.Array) and found.x.dtype == np.float32
+            assert isinstance(found.state.mass, np.ndarray) and found.state.mass.dtype == np.float64
+            np.testing.assert_array_equal(found.x, host.x)
+            np.testing.assert_array_equal(found.state.mass, host.state.mass)
+
+        def gradient(theta, node):
+            assert isinstance(theta, jax.Array) and isinstance(node, jax.Array)
+            return jax.numpy.asarray(loss.gradient(theta, node), np.float32)
+
+        called = mk.run(
+            WalkSGD(walk, gradient, step=0.3), jax.numpy.asarray(x0), 140, seed=5, progress=False
+        )
+        np.testing.assert_allclose(called.state.x, host.state.x, rtol=2e-4, atol=1e-5)
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def test_descent_resumes(tmp_path, threads):

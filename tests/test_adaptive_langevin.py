@@ -119,7 +119,7 @@ def test_counts_are_those_of_the_calls(scheme):
     per_attempt, first = {"quicsort": (6, 0), "align": (1, 1), "baoab": (3, 1)}[scheme]
     assert (state.gradients == per_attempt * attempts + first).all()
     assert (state.rejected > 0).any()
-    for name in ("accepted", "rejected", "gradients"):
+    for name in ("accepted", "rejected", "clamped", "gradients"):
         assert (np.diff(result.stats[name], axis=0) >= 0).all()
         assert (result.stats[name][-1] == getattr(state, name)).all()
 
@@ -247,13 +247,52 @@ def test_a_chain_that_breaks_is_named_and_the_others_go_on(scheme, controller):
     assert not result.converged and np.isfinite(result.x[0]).all()
 
 
-def test_raise_at_dtmin_stops_the_chain():
-    chain = UnderdampedLangevin(
-        lambda x: -1e8 * x, 1.0, controller=PIDController(0.0, 1e-6, dtmin=0.05, at_dtmin="raise")
-    )
-    with pytest.warns(mk.ConvergenceWarning, match="chain 0 "):
-        state = chain.step(chain.init(np.ones((2, 1)), v0=np.zeros((2, 1))))
+@pytest.mark.parametrize("scheme", ["quicsort", "align"])
+@pytest.mark.parametrize("built_in", [True, False])
+def test_raise_at_dtmin_stops_the_chain(scheme, built_in):
+    """A finite chain is not called otherwise, wherever its steps are taken; without the option its
+    short steps are counted."""
+    target = mk.targets.Gaussian(np.zeros(1), scale=0.02)
+    given = target if built_in else lambda x: target.grad_log_density(x)
+    settings = dict(rtol=0.0, atol=1e-6, dtmin=2**-5, dt0=2**-4)
+    x0, v0 = np.array([[1e-3], [-1e-3]]), np.zeros((2, 1))
+
+    def chain(at_dtmin):
+        rule = PIDController(**settings, at_dtmin=at_dtmin)
+        return UnderdampedLangevin(given, 0.25, friction=0.0, scheme=scheme, controller=rule)
+
+    raising, accepting = chain("raise"), chain("accept")
+    with pytest.warns(
+        mk.ConvergenceWarning, match="chain 0 has too large an error at dtmin at time 0, 2 of 2"
+    ):
+        state = raising.step(raising.init(x0, v0=v0))
     assert np.isnan(state.x).all() and (state.failed_time == 0).all()
+    assert (state.clamped == 0).all() and (state.accepted == 0).all()
+    after = raising.step(state)  # stopped, and not counted or warned of again
+    assert (after.gradients == state.gradients).all() and (after.clamped == 0).all()
+    state = accepting.step(accepting.init(x0, v0=v0))
+    assert np.isfinite(state.x).all() and (state.clamped == state.accepted).all()
+    assert (state.accepted == 8).all() and np.isnan(state.failed_time).all()
+    again = accepting.step(state)
+    assert (again.clamped == 16).all() and (accepting.stats(again)["clamped"] == 16).all()
+    with pytest.warns(mk.ConvergenceWarning):
+        result = mk.run(raising, x0, 2, progress=False)
+    assert not result.converged
+
+
+@pytest.mark.parametrize("scheme", ["quicsort", "align"])
+def test_raise_at_dtmin_still_tells_what_is_not_finite(scheme):
+    chain = UnderdampedLangevin(
+        lambda x: np.where(abs(x) < 1.5, 0.0 * x, np.nan),
+        1.0,
+        friction=0.0,
+        scheme=scheme,
+        controller=PIDController(0.0, 1e-3, dtmin=2**-6, at_dtmin="raise"),
+    )
+    x0, v0 = np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]])
+    with pytest.warns(mk.ConvergenceWarning, match="chain 1 is not finite at time 0.4"):
+        state = chain.step(chain.init(x0, v0=v0))
+    assert np.isfinite(state.x[0]).all() and np.isnan(state.x[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -342,5 +381,7 @@ def test_a_built_in_target_gives_the_chain_of_its_gradient(scheme, controller, d
     np.testing.assert_allclose(ends[0].x, ends[1].x, rtol=0, atol=limit)
     np.testing.assert_allclose(ends[0].v, ends[1].v, rtol=0, atol=limit)
     if dtype == "float64":
-        for name in ("accepted", "rejected", "gradients"):
+        for name in ("accepted", "rejected", "clamped"):
             np.testing.assert_array_equal(getattr(ends[0], name), getattr(ends[1], name))
+        own = 3 if scheme == "align" else 0  # native code begins each step with its own gradient
+        np.testing.assert_array_equal(ends[0].gradients, ends[1].gradients + own)

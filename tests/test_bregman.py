@@ -177,6 +177,8 @@ def test_resumed_runs_are_the_same(tmp_path):
          ValueError, "envelope"),
         (lambda: BregmanProximalLangevin(gradient, GroupNorm([0]), 1, bregman=Burg(), smoothing=1),
          ValueError, r"bregman: expected Euclidean\(\) for GroupNorm"),
+        (lambda: BregmanProximalLangevin(gradient, Box(-3, [2, 0]), 1, bregman=Burg(), smoothing=1),
+         ValueError, r"bregman: expected a domain that meets the inside of Box.* got Burg\(\) on"),
         (lambda: BregmanProximalLangevin(gradient, L1Norm(), 1, bregman=Burg(), smoothing=1).init(
             np.array([[1.0, 0.0]])), ValueError, r"x0: expected coordinates inside \(0, inf\)"),
     ],

@@ -417,7 +417,7 @@ def test_errors_at_the_shortest_step():
     ("system", "times", "message"),
     [
         (6, [0.0, 1.0], "compiled functions run on the CPU"),
-        (0, [0.0], "times: expected at least two"),
+        (0, [0.0], "times, save_at: expected at least two"),
     ],
 )
 def test_what_is_refused(system, times, message):
@@ -426,7 +426,7 @@ def test_what_is_refused(system, times, message):
     model = (system, 0, up(np.ones((3, 3))), 0, None, None, [], [1, 0, 1, 0], 0, euler)
     y0, ys, counts, failed = (
         up(np.zeros(shape, kind))
-        for shape, kind in (((2, 3), "f8"), ((2, 2, 3), "f8"), ((2, 3), "i8"), (2, "f8"))
+        for shape, kind in (((2, 3), "f8"), ((2, 2, 3), "f8"), ((2, 4), "i8"), (2, "f8"))
     )
     grid, rows = np.array(times), np.arange(len(times))
     numbers = [0.0] * 14

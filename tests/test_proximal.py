@@ -1,6 +1,7 @@
 """Proximal maps and envelopes: optimality, closed forms against brute force, gradients, refusals."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -155,6 +156,49 @@ def test_proximal_points_agree_on_every_framework(bregman, xp):
         assert xp.dtype(p) == "float32"
         want = proximal_map(g, x.astype(float), 0.6, bregman=bregman, side=side)
         np.testing.assert_allclose(xp.to_numpy(p), want, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-3, 10.0, 1e30])
+@pytest.mark.parametrize("name", ["l1 Burg left", "l1 Burg right", "l1 Hyperbolic right",
+                                  "squared Burg left", "squared entropy right"])  # fmt: skip
+def test_closed_forms_hold_over_the_range_of_the_dtype(name, weight, xp, dtype):
+    """Against exact rational arithmetic and integer roots with 90 more digits."""
+    top = {"float32": 38, "float64": 308}[dtype]
+    x = np.array([10.0 ** -(top - 10), 1e-20, 0.3, 1.0, 7.0, 1e20, 10.0 ** (top - 8), 10.0**top])
+    x = x.astype(dtype)
+    kind, phi, side = name.split()
+    g = (L1Norm if kind == "l1" else SquaredNorm)(weight)
+    bregman = {"Burg": Burg(), "Hyperbolic": Hyperbolic(0.5), "entropy": BoltzmannShannon()}[phi]
+
+    def root(q):
+        scale = 10 ** (2 * (90 + 2 * top))
+        return Fraction(math.isqrt(int(q * scale)), math.isqrt(scale))
+
+    def exact(t):
+        a, t = Fraction(weight), Fraction(float(t))
+        if name == "l1 Burg left":
+            return t / (1 + a * t)
+        if name == "squared Burg left":
+            return 2 * t / (1 + root(1 + 4 * a * t * t))
+        if phi != "Hyperbolic":
+            return 2 * t / (1 + root(1 + 4 * a * t))
+        s = Fraction(1, 2)
+        if t <= a * s:
+            return Fraction(0)
+        return (t * t - a * a * s * s) / (t + a * root(t * t - a * a * s * s + s * s))
+
+    want = np.array([float(exact(t)) for t in x])
+    p = proximal_map(g, xp.asarray(x[:, None]), 1.0, bregman=bregman, side=side)
+    assert xp.dtype(p) == dtype
+    np.testing.assert_allclose(
+        xp.to_numpy(p)[:, 0], want, rtol=20 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny
+    )
+
+
+def test_an_l1_norm_of_no_weight_moves_nothing():
+    x = np.array([[0.0, -2.0, np.nan]])
+    p = proximal_map(L1Norm(0.0), x, 1.0, bregman=Hyperbolic(0.7), side="right")
+    np.testing.assert_allclose(p, x, rtol=1e-15)
 
 
 @pytest.mark.parametrize("bregman,side", [(BoltzmannShannon(), "left"), (Hyperbolic(1e-3), "left"),
@@ -338,6 +382,10 @@ def test_nan_stays_nan_and_empty_stays_empty():
         (lambda: L1Norm().prox(np.ones((1, 1)), 1.0, side="top"), ValueError, "side: expected"),
         (lambda: L2Norm().prox(np.ones((1, 1)), 1.0, bregman=Burg()), ValueError,
          r"bregman: expected Euclidean\(\) for L2Norm"),
+        (lambda: Box(-3.0, -1.0).prox(np.ones((1, 1)), 1.0, bregman=BoltzmannShannon()), ValueError,
+         r"bregman: expected a domain that meets the inside of Box.* BoltzmannShannon\(\) on \(0, inf"),
+        (lambda: moreau_envelope(Box(-3.0, -1.0), np.ones((1, 1)), 1.0, bregman=Burg()), ValueError,
+         "bregman: expected a domain that meets"),
         (lambda: moreau_envelope(lambda x, s: x, np.ones((1, 1)), 1.0), ValueError, "value: expected"),
         (lambda: HalfSpaces([[1.0]], [1.0]).project(np.ones((1, 1))), ValueError, "HalfSpaces"),
         (lambda: Simplex().reflect(np.ones((1, 1))), ValueError, "reflect: Simplex"),

@@ -194,6 +194,60 @@ def test_milstein_derivatives_agree(xp, dtype):
         assert np.allclose(found[0], other, atol=1e-9 if dtype == "float64" else 2e-4)
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("big", [1.0, 1e6, 1e12])
+def test_differences_of_the_diffusion_do_not_mix_units(big, adaptive):
+    """Coordinates of 1 and of `big`, the second noise depends on the small one."""
+
+    def unit(t, y):
+        return np.stack([np.ones(len(y)), np.sin(y[:, 1])], 1)
+
+    y0 = np.array([[big, 1.0], [big, 0.0], [-big, 1e-9]])
+    for noise in ("diagonal", "scalar", "commutative"):
+        g, slope = unit, lambda t, y: np.stack([0 * y[:, 0], np.sin(2 * y[:, 1]) / 2], 1)
+        if noise == "commutative":  # two columns
+            g = lambda t, y: unit(t, y)[:, :, None] * np.eye(2)  # noqa: E731
+        ends = []
+        for known in (slope, None):
+            sde = S.SDE(lambda t, y: -np.sin(y), g, noise=noise, diffusion_slope=known)
+            solver, controller = S.ItoMilstein(), 2.0**-3
+            if adaptive:
+                solver, controller = S.StepDoubling(solver), own(atol=10.0, dt0=2.0**-3)
+            out = S.sdeint(sde, y0, [0, 1], solver=solver, controller=controller, seed=3)
+            ends.append(out.ys[-1])
+        np.testing.assert_allclose(ends[1][:, 1], ends[0][:, 1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("small", [1e-6, 1e-30])
+def test_differences_of_the_diffusion_stay_in_its_domain(small, dtype):
+    """A square root near zero, whose slope is a constant; weak noise and strong."""
+    y0 = np.full((20, 1), small, dtype)
+    for volatility in (1e-6, 0.1, 1.0):
+
+        def g(t, y, volatility=volatility):
+            assert (y >= 0).all()
+            return volatility * np.sqrt(y)
+
+        field = S._field.Field(S.SDE(g, g), mk._array.as_input(y0, "y"), 0.0)
+        y = mk._array.as_input(y0, "y")
+        h = 0.1 * small / volatility**2  # the noise of the step is a third of the state
+        found = field.derivative(0.0, y, g(0.0, y0), h**0.5)
+        near = 1e-9 if dtype == "float64" else 1e-3
+        np.testing.assert_allclose(found, volatility**2 / 2, rtol=near)
+    weak = S.SDE(
+        lambda t, y: 0 * y,
+        lambda t, y: 1e-6 * np.sqrt(y),
+        diffusion_slope=lambda t, y: 0 * y + 5e-13,
+    )
+    bare = S.SDE(weak.drift, weak.diffusion)
+    y0 = np.full((20, 1), 1e-6 if dtype == "float64" else 3e-3, dtype)
+    call = dict(solver=S.ItoMilstein(), controller=2.0**-4, seed=1)
+    ends = [S.sdeint(sde, y0, [0, 1], **call).ys[-1] for sde in (weak, bare)]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12 if dtype == "float64" else 1e-6)
+    at_zero = S.sdeint(bare, np.zeros((2, 1), dtype), [0, 1], **call)
+    assert (at_zero.ys == 0).all()
+
+
 def test_scalar_noise_in_both_shapes_and_as_a_matrix():
     y0 = np.linspace(0.5, 2, 6).reshape(3, 2)
     tree = BrownianTree(1, (3, 1), tol=2**-6, levy_area="space-time")
@@ -646,6 +700,58 @@ def test_compiled_functions_get_their_user_data_and_the_time():
     assert sde.compiled[0].user == ctypes.addressof(held)
 
 
+COMPILED_IN_PYTHON = [
+    (S.StratonovichMilstein(), 2.0**-3),
+    (S.StepDoubling(S.Heun()), 2.0**-3),
+    (S.ReversibleHeun(), 2.0**-3),
+    (S.SPaRK(), S.ConstantStep(2.0**-3, jump_ts=[0.3])),
+    (S.SPaRK(), own(jump_ts=[0.3])),
+    (S.StepDoubling(S.StratonovichMilstein()), own(atol=1e-1, dt0=0.25)),
+    (S.SPaRK(), 2.0**-3),  # native
+]
+
+
+@pytest.mark.parametrize("solver, controller", COMPILED_IN_PYTHON, ids=repr)
+def test_compiled_functions_take_arrays_of_all_frameworks(xp, solver, controller):
+    """Where the steps are taken in Python and in native code alike."""
+    y0 = np.linspace(0.5, 2, 6).reshape(3, 2)
+    drift, diffusion = pointers()
+    sde = S.SDE(drift, diffusion, interpretation="stratonovich", dim=2)
+    call = dict(solver=solver, controller=controller, seed=1)
+    found = S.sdeint(sde, xp.asarray(y0), [0, 1], **call).ys
+    assert xp.is_array(found) and xp.dtype(found) == "float64"
+    plain = S.sdeint(gbm(slope=False), y0, [0, 1], **call).ys
+    near = 2e-2 if getattr(controller, "adaptive", False) else 1e-10
+    assert np.allclose(xp.to_numpy(found), plain, rtol=near)
+
+
+@pytest.mark.parametrize("noise", ["diagonal", "scalar", "commutative"])
+def test_milstein_of_compiled_functions(xp, noise):
+    """In all layouts the central difference is that of NumPy functions."""
+
+    @ctypes.CFUNCTYPE(None, *SIGNATURE)
+    def drift(t, y, out, user):
+        for i in range(2):
+            out[i] = -y[i]
+
+    @ctypes.CFUNCTYPE(None, *SIGNATURE)
+    def diffusion(t, y, out, user):
+        g = [1 + 0.5 * math.sin(y[0]), 1 + 0.5 * math.sin(y[1])]
+        for i, value in enumerate(g if noise != "commutative" else [g[0], 0.0, 0.0, g[1]]):
+            out[i] = value
+
+    def same(t, y):
+        g = 1 + 0.5 * np.sin(y)
+        return g[:, :, None] * np.eye(2) if noise == "commutative" else g
+
+    y0 = np.linspace(-1, 1, 6).reshape(3, 2)
+    call = dict(solver=S.ItoMilstein(), controller=0.25, seed=2)
+    mine = S.SDE(drift, diffusion, noise=noise, dim=2)
+    found = S.sdeint(mine, xp.asarray(y0), [0, 1], **call).ys
+    plain = S.sdeint(S.SDE(lambda t, y: -y, same, noise=noise), y0, [0, 1], **call).ys
+    assert np.allclose(xp.to_numpy(found), plain, rtol=0, atol=1e-9)
+
+
 def test_compiled_functions_are_checked():
     drift, diffusion = pointers()
     with pytest.raises(ValueError, match="dim"):
@@ -664,6 +770,50 @@ def test_compiled_functions_are_checked():
         S.sdeint(sde, np.ones((2, 3)), [0, 1], solver=S.Heun(), controller=0.5)
     with pytest.raises(TypeError, match="float64"):
         S.sdeint(sde, np.ones((2, 2), np.float32), [0, 1], solver=S.Heun(), controller=0.5)
+
+
+# ---- modules ----
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("noise", ["diagonal", "additive", "general"])
+def test_drifts_of_modules_may_require_grad(noise, adaptive):
+    """And may differentiate inside, as a drift that is a gradient does."""
+    torch = pytest.importorskip("torch")
+    rate = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+    matrix = torch.nn.Parameter(0.3 * torch.eye(2, dtype=torch.float64))
+
+    def drift(t, y):
+        assert not y.requires_grad
+        return -rate * y
+
+    def diffusion(t, y, rate=rate, matrix=matrix):
+        if noise == "general":
+            return matrix.expand(len(y), 2, 2)
+        return 0.3 * torch.exp(0 * rate) + (0 if noise == "additive" else rate) * y
+
+    def gradient(t, y):
+        x = y.clone().requires_grad_(True)
+        return -torch.autograd.grad((0.25 * x * x).sum(), x)[0]
+
+    def fixed(t, y):
+        return diffusion(t, y, rate.detach(), matrix.detach())
+
+    y0 = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
+    solvers = [S.SPaRK()]
+    if noise != "general" and not adaptive:
+        solvers += [S.StratonovichMilstein(), S.ReversibleHeun()]
+    controller = own(atol=1e-2) if adaptive else 2.0**-3
+    for solver in solvers:
+        ends = []
+        for f, g in ((drift, diffusion), (gradient, fixed)):
+            sde = S.SDE(f, g, noise=noise, interpretation="stratonovich")
+            out = S.sdeint(sde, y0, [0, 1], solver=solver, controller=controller, seed=1)
+            assert not out.ys.requires_grad
+            ends.append(out.ys[-1].numpy())
+        np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-12)
+    slope = S.SDE(drift, lambda t, y: rate * y, diffusion_slope=lambda t, y: rate * rate * y)
+    assert S.sdeint(slope, y0, [0, 1], solver=S.ItoMilstein(), controller=0.25).converged
 
 
 # ---- equations ----

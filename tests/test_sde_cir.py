@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,46 @@ def test_strong_orders_away_from_zero(solver, order):
     found = strong_order(sde, np.full((400, 1), 2.0), 2.0, solver=solver, steps=steps, seed=4)
     assert abs(found.order - order) < 0.15
     assert solver.order("diagonal") == order and solver.error_order(sde) == order + 0.5
+
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+WEIGHTS = np.outer(WEIGHTS, WEIGHTS).ravel() / WEIGHTS.sum() ** 2
+
+
+class Quadrature:
+    """Every path is one pair of nodes: W and H of one step."""
+
+    def increment(self, s, t):
+        w, h = np.meshgrid(math.sqrt(t - s) * NODES, math.sqrt((t - s) / 12) * NODES, indexing="ij")
+        return SimpleNamespace(W=w.reshape(-1, 1), H=h.reshape(-1, 1), K=None)
+
+
+def moments(a, b, sigma, x, h):
+    """E X**k, k = 0 to 4, after the time h: linear equations, each in terms of the one below."""
+    rates = np.zeros((5, 5))
+    for k in range(1, 5):
+        rates[k, k], rates[k, k - 1] = -k * a, k * a * b + k * (k - 1) / 2 * sigma**2
+    total = term = x ** np.arange(5.0)
+    for j in range(1, 25):
+        term = rates @ term * h / j
+        total = total + term
+    return total
+
+
+@pytest.mark.parametrize("solver, orders", [(HOStS(), (4, 4, 2, 2)), (DIE(), (1, 1, 1, 1))])
+def test_weak_orders_away_from_zero(solver, orders):
+    """Four moments of one step by quadrature: their errors have one order more. Two of HOStS are better than others."""
+    a, b, sigma, x = 1.2, 1.5, 0.8, 2.0
+    # Errors of order 5 reach rounding soon.
+    levels = (3, 4, 5) if orders[0] == 4 else (4, 5, 6, 7)
+    y0, sde, errors = np.full((WEIGHTS.size, 1), x), CoxIngersollRoss(a, b, sigma), []
+    for level in levels:
+        h = 2.0**-level
+        y = sdeint(sde, y0, [0.0, h], solver=solver, controller=h, tree=Quadrature()).ys[-1, :, 0]
+        exact = moments(a, b, sigma, x, h)
+        errors.append([WEIGHTS @ y**k - exact[k] for k in range(1, 5)])
+    slopes = -np.polyfit(levels, np.log2(np.abs(errors)), 1)[0]
+    assert slopes - 1 == pytest.approx(orders, abs=0.2), errors
 
 
 def test_both_schemes_and_milstein_have_one_limit():

@@ -1,6 +1,8 @@
 """Solvers of the underdamped Langevin diffusion: the sampler's steps, orders, adaptive steps."""
 
+import collections
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +83,90 @@ def test_strong_order(solver):
     assert abs(slope - order) < 0.2
     assert solver().order("additive") == order
     assert solver().error_order(equation()) == order + 0.5
+
+
+@pytest.mark.parametrize("inner", [sde.UBU, sde.ExponentialEuler])
+def test_strong_order_of_step_doubling(inner):
+    """That of its solver: the halves are kept."""
+    n, path, solver = 100, tree(n=100), sde.StepDoubling(inner())
+
+    def end(own, level):
+        call = dict(solver=own, controller=2.0**-level, tree=path)
+        return sde.sdeint(equation(), start(n), [0.0, 1.0], **call).ys[-1]
+
+    fine, levels = end(sde.QUICSORT(), 9), (3, 4, 5, 6)
+    errors = [math.sqrt(((end(solver, level) - fine) ** 2).mean()) for level in levels]
+    slope = -np.polyfit(levels, np.log2(errors), 1)[0]
+    assert slope == pytest.approx(SOLVERS[inner], abs=0.2)
+    assert solver.order("additive") == SOLVERS[inner]
+
+
+# ---- weak orders: one step by quadrature over W, H and K against the expansion of the exact semigroup ----
+
+WEAK = {
+    sde.QUICSORT: 3,
+    sde.ShOULD: 3,
+    sde.UBU: 2,
+    sde.ALIGN: 2,
+    sde.BAOAB: 2,
+    sde.ExponentialEuler: 1,
+}
+SLOPE = [-0.3, 1.0, 0.0, 0.5]  # of the potential, by powers of x
+MOMENTS = [(1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (2, 1), (0, 3)]  # powers of x and of v
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)
+WEIGHTS = np.einsum("i,j,k->ijk", *[WEIGHTS / WEIGHTS.sum()] * 3).ravel()
+
+
+class Quadrature:
+    """Every path is a triple of nodes: W, H and K of one step."""
+
+    def increment(self, s, t):
+        nodes = [math.sqrt((t - s) / part) * NODES for part in (1, 12, 720)]
+        table = [x.reshape(-1, 1) for x in np.meshgrid(*nodes, indexing="ij")]
+        return SimpleNamespace(**dict(zip("WHK", table, strict=True)))
+
+
+def generated(polynomial, friction, u):
+    """The generator of the diffusion on a polynomial {(power of x, power of v): factor}."""
+    out = collections.Counter()
+    for (i, j), c in polynomial.items():
+        out[i - 1, j + 1] += c * i
+        out[i, j] -= friction * j * c
+        for k, slope in enumerate(SLOPE):
+            out[i + k, j - 1] -= u * j * c * slope
+        out[i, j - 2] += friction * u * j * (j - 1) * c
+    return {powers: c for powers, c in out.items() if c}
+
+
+def expectation(powers, x, v, h, friction, u):
+    """Of x**i v**j after the time h, to order h**13."""
+    total, polynomial = 0.0, {powers: 1.0}
+    for k in range(14):
+        value = sum(c * x**i * v**j for (i, j), c in polynomial.items())
+        total += h**k / math.factorial(k) * value
+        polynomial = generated(polynomial, friction, u)
+    return total
+
+
+@pytest.mark.parametrize("solver", WEAK)
+def test_weak_order(solver):
+    """One step from a point of a quartic potential: its errors have one order more."""
+    friction, u, x, v = 1.4, 0.7, 0.6, -0.4
+    problem = UnderdampedLangevin(
+        lambda q: -(SLOPE[0] + SLOPE[1] * q + SLOPE[3] * q**3), friction=friction, u=u
+    )
+    y0, levels, errors = np.tile([x, v], (WEIGHTS.size, 1)), (4, 5, 6, 7), []
+    for level in levels:
+        h = 2.0**-level
+        call = dict(solver=solver(), controller=h, tree=Quadrature())
+        y = sde.sdeint(problem, y0, [0.0, h], **call).ys[-1]
+        wrong = [
+            WEIGHTS @ (y[:, 0] ** i * y[:, 1] ** j) - expectation((i, j), x, v, h, friction, u)
+            for i, j in MOMENTS
+        ]
+        errors.append(np.linalg.norm(wrong))
+    slope = -np.polyfit(levels, np.log2(errors), 1)[0]
+    assert slope - 1 == pytest.approx(WEAK[solver], abs=0.2), errors
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -229,6 +229,26 @@ def test_strong_order(kind, make):
     assert slope == pytest.approx(order, abs=0.2), errors
 
 
+DOUBLED = [
+    (S.EulerMaruyama, diagonal),
+    (S.Heun, general),
+    (S.ItoMilstein, commutative),
+    (S.ShARK, additive),
+    (S.SlowRK, scalar),
+    (S.SPaRK, diagonal),
+    (S.ReversibleHeun, diagonal),
+]
+
+
+@pytest.mark.parametrize("kind, make", DOUBLED, ids=lambda f: f.__name__)
+def test_strong_order_of_step_doubling(kind, make):
+    """That of its solver: the halves are kept."""
+    order, solver = ORDERS[kind][COLUMN[make()[0]]], S.StepDoubling(kind())
+    assert solver.order(make()[0]) == order
+    slope, errors = slope_of(solver, make, EXPONENTS[kind is S.ReversibleHeun])
+    assert slope == pytest.approx(order, abs=0.2), errors
+
+
 # ---- weak orders: moments of one step by quadrature over W and H, no sampling error ----
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(12)
@@ -302,6 +322,42 @@ def test_weak_order(kind):
         variance = (WEIGHTS @ noise**2) * (factor ** (2 * 2**k) - 1) / (factor**2 - 1)
         errors[1].append(variance - SIGMA**2 * -math.expm1(-2 * RATE) / (2 * RATE))
     for part, order in zip(errors, WEAK[kind][2:], strict=True):
+        assert weak_slope(part, exponents) == pytest.approx(order, abs=0.2), part
+
+
+class Halves:
+    """Every path is four nodes: W and H of both halves of one step. Exact for polynomials up to degree 13."""
+
+    weights = np.polynomial.hermite_e.hermegauss(7)[1]
+    weights = np.einsum("i,j,k,l->ijkl", *[weights / weights.sum()] * 4).ravel()
+
+    def increment(self, s, t):
+        nodes = np.polynomial.hermite_e.hermegauss(7)[0]
+        table = np.meshgrid(nodes, nodes, nodes, nodes, indexing="ij")
+        w, h = table[:2] if s == 0 else table[2:]
+        w, h = math.sqrt(t - s) * w, math.sqrt((t - s) / 12) * h
+        return SimpleNamespace(W=w.reshape(-1, 1), H=h.reshape(-1, 1), K=None)
+
+
+@pytest.mark.parametrize("kind", [S.EulerMaruyama, S.Heun, S.ItoMilstein, S.SlowRK])
+def test_weak_order_of_step_doubling(kind):
+    """Two moments of geometric Brownian motion have the order they have without it, and the error of half the step."""
+    solver = S.StepDoubling(kind())
+    sde = S.SDE(
+        lambda t, y: MU * y, lambda t, y: SIGMA * y, diffusion_slope=lambda t, y: SIGMA**2 * y
+    )
+    sde = sde if solver.sense == "ito" else sde.to_stratonovich()
+    y0, exponents, errors = np.ones((Halves.weights.size, 1)), [3, 4, 5, 6], [[], []]
+    for k in exponents:
+        h = 2.0**-k
+        call = dict(controller=h, tree=Halves())
+        growth = S.sdeint(sde, y0, [0.0, h], solver=solver, **call).ys[-1][:, 0]
+        half = one_step(kind(), sde, 1.0, h / 2)
+        for power, exact in ((1, MU), (2, 2 * MU + SIGMA**2)):
+            mean = Halves.weights @ growth**power
+            assert mean == pytest.approx((WEIGHTS @ half**power) ** 2, rel=1e-13)
+            errors[power - 1].append(mean**2**k - math.exp(exact))
+    for part, order in zip(errors, WEAK[kind][:2], strict=True):
         assert weak_slope(part, exponents) == pytest.approx(order, abs=0.2), part
 
 

@@ -116,6 +116,22 @@ def test_one_path():
     assert np.isnan(found.standard_error[-1]) and found.difference[-1] > 0
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_equal_solutions_have_no_order():
+    y0, steps = np.zeros((8, 1)), [2.0**-3, 2.0**-4, 2.0**-5]
+    call = dict(solver=S.ShARK(), steps=steps)
+    found = S.strong_order(SINE, y0, 1.0, **call)
+    assert found.converged
+    nothing = S.SDE(lambda t, y: 0 * y, lambda t, y: 0 * y, noise="additive")
+    with pytest.warns(mk.ConvergenceWarning, match=r"steps\[0\] and its refinement are equal"):
+        found = S.strong_order(nothing, y0, 1.0, **call)
+    assert not found.converged and np.isnan([found.order, found.uncertainty]).all()
+    assert found.steps.tolist() == steps and (found.differences == 0).all()
+    assert repr(found) == "StrongOrder(order=nan +- nan)"
+    error = S.strong_error(nothing, y0, [0.0, 1.0], solver=S.ShARK(), controller=0.25)
+    assert error.converged and error.difference[-1] == 0
+
+
 @pytest.mark.parametrize(
     "options, match",
     [

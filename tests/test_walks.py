@@ -1,6 +1,8 @@
-"""Self-repellent walks, the descent along them, and ADMM sampling: against plain Python, closed forms and theory."""
+"""Self-repellent walks, and the descent along them: against plain Python, closed forms and theory."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,12 +10,7 @@ import pytest
 import mckean as mk
 from mckean import _core
 from mckean.optimizers import NodeLeastSquares, NodeLogistic, WalkSGD
-from mckean.samplers import (
-    DistributedADMM,
-    GaussianShares,
-    SelfRepellentWalk,
-    asymptotic_variance,
-)
+from mckean.samplers import SelfRepellentWalk, asymptotic_variance
 from mckean.samplers._walks import WALK_STREAM
 
 # Two triangles joined by an edge.
@@ -99,6 +96,32 @@ def test_fading_memory_outlives_the_range_of_floats():
     for _ in range(6):
         state = walk.step(state)
     np.testing.assert_array_equal(walk.measure(state), found.measure)
+
+
+@pytest.mark.parametrize("start_visits", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("each", [1, 1000])
+@pytest.mark.parametrize("memory", [0.51, 0.8])
+def test_fading_memory_is_planned_in_linear_time(memory, each, start_visits, monkeypatch):
+    """Of a million moves few are looked at twice, nothing overflows, and the plan is that of short calls."""
+    walk = SelfRepellentWalk(SIX, 2.0, memory=memory, start_visits=start_visits)
+    looked, product = [], np.cumprod
+    monkeypatch.setattr(np, "cumprod", lambda a: looked.append(len(a)) or product(a))
+    steps, first = 10**6, float(walk._start.sum())
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        parts, total = walk._plan(first, 0, steps, each)
+        # Shares of what one shrink takes, so that the gain has hardly changed when it is due.
+        assert sum(looked) < 2 * steps + 4096 * len(parts)
+        again, left = [], first
+        for step in range(0, steps, 10_000):
+            some, left = walk._plan(left, step, 10_000, each)
+            again += some
+    assert left == total
+    for k in range(2):
+        whole, cut = (np.concatenate([p[k] for p in plan]) for plan in (parts, again))
+        assert len(whole) == steps
+        np.testing.assert_array_equal(whole, cut)
+    assert [p[2] for p in parts].count(1.0) < len(parts) or total < 2.0**100 * 6
+    np.testing.assert_array_equal(*([p[2] for p in plan if p[2] != 1] for plan in (parts, again)))
 
 
 def test_no_repulsion_is_the_base_chain():
@@ -254,9 +277,9 @@ def test_runs_resume_and_leave_states_alone(tmp_path, xp, dtype):
     walk = SelfRepellentWalk(SIX, 2.0, target=TARGET, functions=F)
     x0 = xp.asarray(np.array([[0], [4]], dtype))
     state = walk.init(x0, 3)
-    before = np.array(xp.to_numpy(state.mass))
+    before = np.asarray(state.mass).copy()
     walk.step(state)
-    np.testing.assert_array_equal(xp.to_numpy(state.mass), before)
+    np.testing.assert_array_equal(np.asarray(state.mass), before)
     whole = mk.run(walk, x0, 60, seed=3, progress=False)
     assert xp.is_array(whole.x) and xp.dtype(whole.x) == dtype and whole.x.shape == (60, 2, 1)
     assert whole.stats["estimate"].shape == (60, 2) and whole.stats["distance"].shape == (60, 2)
@@ -269,7 +292,7 @@ def test_runs_resume_and_leave_states_alone(tmp_path, xp, dtype):
         pickle.loads(pickle.dumps(walk)), x0, 60, seed=3, progress=False, checkpoint=path
     )
     np.testing.assert_array_equal(xp.to_numpy(again.x), xp.to_numpy(whole.x))
-    np.testing.assert_array_equal(xp.to_numpy(again.state.mass), xp.to_numpy(whole.state.mass))
+    np.testing.assert_array_equal(np.asarray(again.state.mass), np.asarray(whole.state.mass))
 
 
 def test_sample_in_several_calls(monkeypatch):
@@ -279,6 +302,53 @@ def test_sample_in_several_calls(monkeypatch):
     parts = walk.sample(3, 500, seed=1, path=True)
     np.testing.assert_array_equal(whole.path, parts.path)
     np.testing.assert_array_equal(whole.measure, parts.measure)
+
+
+def test_shared_measures_are_moved_in_pieces(monkeypatch):
+    """Shrinks and descents as well."""
+    walk = SelfRepellentWalk(SIX, 2.0, memory=0.55, shared=True)
+    sgd = WalkSGD(walk, problem("squares"), step=0.3, stride=400)
+
+    def both():
+        sample = walk.sample(3, 6000, seed=1, path=True)
+        state = sgd.step(sgd.init(np.zeros((3, 3)), 2))
+        return sample.path, sample.measure, state.x, state.mass, state.nodes
+
+    whole = both()
+    monkeypatch.setattr("mckean.samplers._walks._SHARED_WORK", 100)
+    calls, native = [], _core.walk
+    monkeypatch.setattr(_core, "walk", lambda *a: calls.append(len(a[3])) or native(*a))
+    for a, b in zip(whole, both(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert max(calls) < 20 and sum(calls) == 6400
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_interrupt_is_heard_within_a_step(shared):
+    """A step that would take minutes, of moves that cost a million multiplications each."""
+    code = f"""
+import signal, time
+import numpy as np
+import mckean as mk
+X = mk.random.normal(0, (100_000, 20))
+loss = mk.optimizers.NodeLeastSquares(X, X[:, 0], np.arange(len(X)) % 4)
+walk = mk.samplers.SelfRepellentWalk(np.ones((4, 4)) - np.eye(4), 1.0, memory=0.8, shared={shared})
+sgd = mk.optimizers.WalkSGD(walk, loss, step=0.01, stride=1 << 17)
+state = sgd.init(np.zeros((4, 20)))
+def ring(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+start = time.perf_counter()
+try:
+    sgd.step(state)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(time.perf_counter() - start)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 5
 
 
 # ---- graphs ---------------------------------------------------------------------------------------------------------
@@ -499,6 +569,40 @@ def test_descent_in_every_framework(xp, dtype):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_jax_without_float64(shared, tmp_path):
+    """JAX's default: positions are float32, the measure is float64 in NumPy."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    try:
+        walk = SelfRepellentWalk(SIX, 3.0, target=TARGET, memory=0.8, shared=shared)
+        nodes, x0 = np.array([[0.0], [4.0]], np.float32), np.zeros((4, 3), np.float32)
+        loss = problem("squares")
+        for method, start in [(walk, nodes), (WalkSGD(walk, loss, step=0.3, stride=7), x0)]:
+            host = mk.run(method, start, 20, seed=5, progress=False)
+            path = tmp_path / f"{type(method).__name__}.npz"
+            mk.run(method, jax.numpy.asarray(start), 9, seed=5, progress=False, checkpoint=path)
+            found = mk.run(
+                method, jax.numpy.asarray(start), 20, seed=5, progress=False, checkpoint=path
+            )
+            assert isinstance(found.x, jax.Array) and found.x.dtype == np.float32
+            assert isinstance(found.state.mass, np.ndarray) and found.state.mass.dtype == np.float64
+            np.testing.assert_array_equal(found.x, host.x)
+            np.testing.assert_array_equal(found.state.mass, host.state.mass)
+
+        def gradient(theta, node):
+            assert isinstance(theta, jax.Array) and isinstance(node, jax.Array)
+            return jax.numpy.asarray(loss.gradient(theta, node), np.float32)
+
+        called = mk.run(
+            WalkSGD(walk, gradient, step=0.3), jax.numpy.asarray(x0), 140, seed=5, progress=False
+        )
+        np.testing.assert_allclose(called.state.x, host.state.x, rtol=2e-4, atol=1e-5)
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
 def test_descent_resumes(tmp_path, threads):
     sgd = WalkSGD(SelfRepellentWalk(SIX, 3.0, memory=0.8), problem("logistic"), stride=7)
     x0, path = np.zeros((5, 3)), tmp_path / "sgd.npz"
@@ -596,141 +700,3 @@ def test_divergence_is_flagged():
     sgd = WalkSGD(WALK, LOSS, step=1e300, stride=50)
     with pytest.warns(mk.ConvergenceWarning):
         assert not mk.run(sgd, np.ones((2, 1)), 3, progress=False).converged
-
-
-# ---- ADMM -----------------------------------------------------------------------------------------------------------
-
-
-def shares(m=6, d=2):
-    """Some of the matrices are singular: no node knows everything."""
-    B = mk.random.normal(4, (m, 3, d))
-    B[0, :, 0] = 0
-    return GaussianShares(B.transpose(0, 2, 1) @ B, mk.random.normal(5, (m, d)))
-
-
-def admm_law(graph, given, rho, noise=None):
-    """Mean of x and covariances by simulating moments: iterate the affine map of (x, p) as it is written in the
-    docstring, on means and covariances, to their limit."""
-    m, d = given.shift.shape
-    D = graph.sum(1)
-    noise = 1 / np.sqrt(rho * D) if noise is None else noise
-
-    def step(x, p, z):
-        new = np.empty_like(x)
-        for i in range(m):
-            v = (x[i] + graph[i] @ x / D[i]) / 2 - p[i] / (2 * rho * D[i]) + noise[i] * z[i]
-            c = 2 * rho * D[i]
-            new[i] = np.linalg.solve(given.precision[i] + c * np.eye(d), given.shift[i] + c * v)
-        p = p + rho * (D[:, None] * new - graph @ new)
-        return np.concatenate([new.ravel(), p.ravel()])
-
-    size, zero = m * d, np.zeros((m, d))
-    shift = step(zero, zero, zero)
-    unit = np.eye(size).reshape(size, m, d)
-    T = np.array([step(e, zero, zero) for e in unit] + [step(zero, e, zero) for e in unit]).T
-    B = np.array([step(zero, zero, e) for e in unit]).T - shift[:, None]
-    T = T - shift[:, None]
-    mean, V = np.zeros(2 * size), np.zeros((2 * size, 2 * size))
-    for _ in range(int(1200 * rho)):
-        mean, V = T @ mean + shift, T @ V @ T.T + B @ B.T
-    return mean[:size].reshape(m, d), V[:size, :size].reshape(m, d, m, d)
-
-
-@pytest.mark.parametrize("rho", [0.5, 2.0])
-def test_law_of_admm(rho):
-    given = shares()
-    mean, covariance = admm_law(SIX, given, rho)
-    found = DistributedADMM(SIX, given, rho).stationary()
-    np.testing.assert_allclose(mean, np.tile(given.posterior()[0], (6, 1)), rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(found[0], given.posterior()[0])
-    np.testing.assert_allclose(found[1], covariance.mean((0, 2)), rtol=1e-7, atol=1e-10)
-    nodes = np.array([covariance[i, :, i] for i in range(6)])
-    np.testing.assert_allclose(found[2], nodes, rtol=1e-7, atol=1e-10)
-
-
-@pytest.mark.parametrize(
-    "graph", [SIX, SIX * 1.7, np.ones((6, 6)) - np.eye(6)], ids=["six", "weights", "complete"]
-)
-def test_the_bias_of_admm_is_of_order_one_over_rho(graph):
-    given = shares()
-    P = given.posterior()[1]
-    errors = []
-    for rho in (50.0, 100.0, 200.0, 400.0):
-        _, average, nodes = DistributedADMM(graph, given, rho).stationary()
-        errors.append([abs(average - P).max() / abs(P).max(), abs(nodes - P).max() / abs(P).max()])
-    orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert abs(orders[-1] - 1).max() < 0.1
-    assert max(errors[-1]) < 0.1
-
-
-def test_admm_samples_its_law():
-    """400 chains, 1200 steps of which every fourth counts: autocorrelation time below 40 steps leaves over 10000 draws,
-    6 deviations of a variance are 0.09."""
-    given = shares()
-    sampler = DistributedADMM(SIX, given, 2.0)
-    mean, average, nodes = sampler.stationary()
-    result = mk.run(sampler, np.zeros((400, 2)), 1600, burn_in=400, thin=4, seed=3, progress=False)
-    draws = np.asarray(result.x).reshape(-1, 2)
-    assert abs(draws.mean(0) - mean).max() < 6 * np.sqrt(average.max() / 10000)
-    assert abs(np.cov(draws.T) - average).max() < 0.09 * abs(average).max()
-    assert abs(np.asarray(result.state.dual).sum(1)).max() < 1e-9
-    spread = (nodes.trace(axis1=1, axis2=2).mean() - average.trace()) ** 0.5
-    assert np.sqrt((result.stats["disagreement"] ** 2).mean()) == pytest.approx(spread, rel=0.05)
-
-
-def test_admm_in_every_framework(xp, dtype):
-    given = shares()
-    A, b = given.precision, given.shift
-
-    def prox(v, c):
-        host, c = np.asarray(xp.to_numpy(v), np.float64), np.asarray(xp.to_numpy(c), np.float64)
-        out = np.empty_like(host)
-        for i in range(6):
-            M = A[i] + c[i] * np.eye(2)
-            out[:, i] = np.linalg.solve(M, (b[i] + c[i] * host[:, i]).T).T
-        return xp.asarray(out.astype(dtype))
-
-    x0 = xp.asarray(np.ones((3, 2), dtype))
-    both = [
-        mk.run(DistributedADMM(SIX, s, 2.0), x0, 20, seed=1, progress=False) for s in (given, prox)
-    ]
-    assert xp.is_array(both[0].x) and xp.dtype(both[0].x) == dtype and both[0].x.shape == (20, 3, 2)
-    host = mk.run(
-        DistributedADMM(SIX, given, 2.0), np.ones((3, 2), dtype), 20, seed=1, progress=False
-    )
-    for result in both:
-        np.testing.assert_allclose(
-            xp.to_numpy(result.x), host.x, rtol=0, atol=1e-3 if dtype == "float32" else 1e-11
-        )
-    with pytest.raises(TypeError, match="GaussianShares"):
-        DistributedADMM(SIX, prox, 2.0).stationary()
-
-
-ONE = np.ones((6, 1, 1))
-
-
-def prox(v, c):
-    return v
-
-
-@pytest.mark.parametrize(
-    ("error", "match", "make"),
-    [
-        (ValueError, "connected", lambda: DistributedADMM(TWO - np.eye(6), shares(), 1.0)),
-        (ValueError, "loops", lambda: DistributedADMM(SIX + np.eye(6), shares(), 1.0)),
-        (ValueError, "2 to 1000", lambda: DistributedADMM(np.zeros((1, 1)), prox, 1.0)),
-        (ValueError, "shares: expected 6", lambda: DistributedADMM(SIX, shares(5), 1.0)),
-        (TypeError, "shares", lambda: DistributedADMM(SIX, 3, 1.0)),
-        (ValueError, "penalty", lambda: DistributedADMM(SIX, shares(), 0.0)),
-        (ValueError, "x0", lambda: DistributedADMM(SIX, shares(), 1.0).init(np.zeros((2, 3)))),
-        (ValueError, "semi-definite", lambda: GaussianShares(-ONE, np.ones((6, 1)))),
-        (ValueError, "positive definite", lambda: GaussianShares(0 * ONE, np.ones((6, 1)))),
-        (ValueError, "symmetric", lambda: GaussianShares(np.tile([[1.0, 1], [0, 1]], (6, 1, 1)), np.ones((6, 2)))),
-        (ValueError, "shift", lambda: GaussianShares(ONE, np.ones((5, 1)))),
-        (ValueError, "precision", lambda: GaussianShares(np.ones((6, 2, 1)), np.ones((6, 2)))),
-        (ValueError, "finite", lambda: GaussianShares(ONE * np.nan, np.ones((6, 1)))),
-    ],
-)  # fmt: skip
-def test_what_admm_refuses(error, match, make):
-    with pytest.raises(error, match=match):
-        make()

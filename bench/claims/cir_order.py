@@ -82,6 +82,8 @@ def measure(
     curves = {}
     for scheme, rules in SCHEMES_AND_RULES.items():
         for rule in rules:
+            if rule == ALIGNED and not n_aligned:
+                continue
             rows = n_aligned if rule == ALIGNED else n
             curve = curves[scheme, rule] = Curve()
             levels = list(CONSTANT[sigma] if rule == "constant" else ADAPTIVE)
@@ -98,19 +100,20 @@ def measure(
 
 def main(argv: Sequence[str] | None = None) -> int:
     def add(parser: Any) -> None:
-        parser.add_argument("--paths", type=int, default=2000)
-        parser.add_argument("--aligned-paths", type=int, default=250)
+        parser.add_argument("--paths", type=int, default=1000)
+        parser.add_argument("--aligned-paths", type=int, default=0)
 
     args = parse("cir_order", __doc__ or "", argv, add)
     n, n_aligned = min(args.paths, 300 if args.quick else args.paths), args.aligned_paths
-    n_aligned = min(n, 50 if args.quick else n_aligned)
+    n_aligned = min(n, n_aligned, 50 if args.quick else n_aligned)
+    aligned = f" ({n_aligned} with steps aligned to halvings of the time)" if n_aligned else ""
     claim = Claim(
         args,
         "on the Cox-Ingersoll-Ross process of high volatility, adaptive steps have more than twice the "
         "convergence order of constant ones",
         'A. Jelincic, J. Foster, P. Kidger, "Single-seed generation of Brownian paths and integrals for adaptive '
         'and high order SDE solvers" (2024), arXiv:2405.06464',
-        f"dX = (1 - X) dt + sigma sqrt(X) dB, X0 = 1, until {T:g}; {n} paths ({n_aligned} with steps aligned to halvings of the time); root mean "
+        f"dX = (1 - X) dt + sigma sqrt(X) dB, X0 = 1, until {T:g}; {n} paths{aligned}; root mean "
         f"square error at the end against HOStS with ctol 2^-11 and dtmin 2^-17 on the same paths; adaptive: steps "
         f"(ctol X)^(2/3), ctol 2^-1 to 2^-9, dtmin 2^-15",
     )
@@ -142,31 +145,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         "+-: standard error from the finite number of paths; of attempts: against accepted and rejected steps",
     )
     for sigma, curves in found.items():
-        for scheme, rules in SCHEMES_AND_RULES.items():
-            slopes = {
-                rule: curves[scheme, rule].slope(curves[scheme, rule].accepted)[0] for rule in rules
-            }
-            ratio = min(slopes[rule] for rule in rules[1:]) / slopes["constant"]
-            text = ", ".join(f"{rule} {slope:.2f}" for rule, slope in slopes.items())
-            if sigma == HARD:
-                claim.check(f"sigma {sigma}, {scheme}: at least twice the order", text, ratio >= 2)
-            else:
-                print(f"beside it, sigma {sigma}, {scheme}: {text}: {ratio:.1f} times")
-    for scheme, rules in SCHEMES_AND_RULES.items():
-        curves = {rule: found[HARD][scheme, rule] for rule in rules}
+        for scheme in SCHEMES:
+            rules = [rule for s, rule in curves if s == scheme]
+            for what, name in (("accepted", "accepted steps"), ("attempts", "all attempts")):
+                slopes = {
+                    r: curves[scheme, r].slope(getattr(curves[scheme, r], what))[0] for r in rules
+                }
+                ratio = min(slopes[rule] for rule in rules[1:]) / slopes["constant"]
+                text = ", ".join(f"{rule} {slope:.2f}" for rule, slope in slopes.items())
+                if sigma == HARD:
+                    claim.check(
+                        f"sigma {sigma}, {scheme}: at least twice the order, in {name}",
+                        text,
+                        ratio >= 2,
+                    )
+                else:
+                    print(
+                        f"beside it, sigma {sigma}, {scheme}, in {name}: {text}: {ratio:.1f} times"
+                    )
+    for scheme in SCHEMES:
+        curves = {rule: curve for (s, rule), curve in found[HARD].items() if s == scheme}
         at = int(np.argmin(np.abs(np.array(curves["constant"].accepted) - 2048)))
         steps, error = curves["constant"].accepted[at], float(curves["constant"].errors[at])
         needs = {
-            rule: [
-                curves[rule].steps_for(error, c)
-                for c in (curves[rule].accepted, curves[rule].attempts)
-            ]
-            for rule in rules[1:]
+            rule: [curve.steps_for(error, c) for c in (curve.accepted, curve.attempts)]
+            for rule, curve in curves.items()
+            if rule != "constant"
         }
-        claim.check(
-            f"sigma {HARD}, {scheme}: fewer accepted steps for the error {error:.3g} of {steps:.0f} constant ones",
-            "; ".join(f"{rule} {a:.0f}, of {t:.0f} tried" for rule, (a, t) in needs.items()),
-            all(a < steps for a, _ in needs.values()),
+        print(
+            f"beside it, sigma {HARD}, {scheme}: for the error {error:.3g} of {steps:.0f} constant steps: "
+            + "; ".join(
+                f"{rule} {a:.0f} accepted, of {t:.0f} tried" for rule, (a, t) in needs.items()
+            )
         )
 
     def draw(axes: Any) -> None:

@@ -334,8 +334,8 @@ class WalkSGD:
         shape = self.walk._masses(x.shape[0])
         mass = as_input(state.mass, "state.mass", dtype="float64", shape=shape)
         k = self.stride
-        rates = self.step_size * (self.offset + state.step + 1 + np.arange(k)) ** -self.power
-        nodes_new, mass_new = (x.framework.empty(a.shape, a.dtype, a.device) for a in (at, mass))
+        rates = self.step_size * (self.offset + (state.step + 1 + np.arange(k))) ** -self.power
+        nodes_new, mass_new = (a.framework.empty(a.shape, a.dtype, a.device) for a in (at, mass))
         if self._loss is not None:
             x_new = x.framework.empty(x.shape, x.dtype, x.device)
             total = self.walk._advance(

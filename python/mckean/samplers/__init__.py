@@ -1,7 +1,6 @@
 """Samplers of a density: overdamped, Metropolis-adjusted and underdamped Langevin chains, plain and in the metric of a
 low-rank Hessian; proximal chains for nonsmooth densities, chains confined to sets, and chains of positive states."""
 
-from mckean.samplers._admm import ADMMState, DistributedADMM, GaussianShares
 from mckean.samplers._bregman import (
     BregmanProximalLangevin,
     BregmanProximalState,
@@ -50,7 +49,6 @@ from mckean.samplers._walks import (
 
 __all__ = [
     "MALA",
-    "ADMMState",
     "AdaptiveUnderdampedState",
     "Ball",
     "BoltzmannShannon",
@@ -58,9 +56,7 @@ __all__ = [
     "BregmanProximalLangevin",
     "BregmanProximalState",
     "Burg",
-    "DistributedADMM",
     "Euclidean",
-    "GaussianShares",
     "GeometricLangevin",
     "GroupNorm",
     "HalfSpace",

@@ -223,7 +223,7 @@ class Hyperbolic(Legendre):
         return self.scale * maths.xp.sinh(y)
 
     def _mobility(self, maths: Maths, x: Any) -> Any:
-        return maths.xp.sqrt(x * x + self.scale**2)
+        return maths.xp.hypot(x, x * 0 + self.scale)
 
     def _mobility_slope(self, maths: Maths, x: Any) -> Any:
         return x / self._mobility(maths, x)

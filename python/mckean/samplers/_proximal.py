@@ -249,6 +249,16 @@ def _weight(value: Any, name: str = "weight") -> Array:
     return out
 
 
+def _root(xp: Any, a: Any) -> Any:
+    return math.sqrt(a) if isinstance(a, float) else xp.sqrt(a)
+
+
+def _half_power(maths: Maths, x: Any, a: Any) -> Any:
+    """The positive root of ``a p^2 + p = x``, with no intermediate larger than the larger of x, a."""
+    far = _root(maths.xp, a) * maths.xp.sqrt(x)
+    return x / (0.5 + maths.xp.hypot(far * 0 + 0.5, far))
+
+
 class L1Norm(Nonsmooth):
     """``g(x) = sum_i weight_i |x_i|``; its proximal map shrinks coordinates towards zero.
 
@@ -288,13 +298,18 @@ class L1Norm(Nonsmooth):
             if side == "left":
                 y = bregman._to_dual(maths, x)
                 return s * xp.sinh(xp.sign(y) * maths.positive_part(abs(y) - a))
-            t, far = abs(x), abs(x) > a * s
-            t = xp.where(far, t, a * s + t * 0)
-            # (t - a s)(t + a s) rather than t^2 - (a s)^2: no cancellation where the root leaves zero.
-            root = (t - a * s) * (t + a * s) / (t + a * xp.sqrt((t - a * s) * (t + a * s) + s * s))
-            return xp.where(x == x, xp.sign(x) * root, x)
+            far = abs(x) > a * s
+            t = xp.where(far, abs(x), 1 + a * s)
+            # t^2 - (a s)^2 as a product: no cancellation where the root leaves zero, no overflow.
+            q = xp.sqrt(t - a * s) * xp.sqrt(t + a * s)
+            root = q * (q / t) / (1 + a * (xp.hypot(q, q * 0 + s) / t))
+            return xp.where(far, xp.sign(x) * root, x * 0)
         if isinstance(bregman, Burg):
-            return x / (1 + a * x) if side == "left" else 2 * x / (1 + xp.sqrt(1 + 4 * a * x))
+            if side == "right":
+                return _half_power(maths, x, a)
+            top = xp.where(x > 1, x, 1.0)
+            r = 4 * (x / top)  # JAX takes numbers as small as 1 / x may be for zero, but not 4 / x
+            return r / (4 / top + a * r)
         if side == "right":
             return x / (1 + a)
         return x * (math.exp(-a) if isinstance(a, float) else xp.exp(-a))
@@ -377,9 +392,11 @@ class SquaredNorm(_Smooth):
         if isinstance(bregman, Euclidean):
             return x / (1 + a)
         if isinstance(bregman, Burg) and side == "left":
-            return 2 * x / (1 + xp.sqrt(1 + 4 * a * x * x))
+            top = xp.where(x > 1, x, 1.0)
+            r = 8 * (x / top)
+            return r / (4 / top + xp.hypot(4 / top, _root(xp, a) * r))
         if isinstance(bregman, BoltzmannShannon) and side == "right":
-            return 2 * x / (1 + xp.sqrt(1 + 4 * a * x))
+            return _half_power(maths, x, a)
         return super()._prox(maths, x, step, bregman, side)
 
 

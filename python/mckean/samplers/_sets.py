@@ -66,7 +66,7 @@ class Box(ConvexSet):
     """``low <= x <= high``, coordinate by coordinate.
 
     Reflection is folding, so that reflected Brownian motion in the box is exact in law. A proximal
-    map clips, whatever the divergence.
+    map clips, whatever the divergence; the inside of the box must meet the divergence's domain.
 
     Parameters
     ----------
@@ -108,6 +108,15 @@ class Box(ConvexSet):
 
     def _project(self, maths: Maths, x: Any) -> Any:
         return maths.clip(x, *self._walls(maths))
+
+    def _accept(self, bregman: Legendre) -> None:
+        super()._accept(bregman)
+        low, high = bregman.domain
+        if (self.high <= low).any() or (self.low >= high).any():
+            raise ValueError(
+                f"bregman: expected a domain that meets the inside of {self!r}, got {bregman!r} "
+                f"on ({low:g}, {high:g})"
+            )
 
     def _prox(self, maths: Maths, x: Any, step: float, bregman: Legendre, side: str) -> Any:
         # Either divergence grows away from x on both sides of it.

@@ -72,6 +72,7 @@ class Pace:
     errors: Array  # (n, 2)
     accepted: Array
     rejected: Array
+    clamped: Array  # accepted for being as short as allowed, in spite of their error
     gradients: Array
     failed_time: Array  # NaN while the chain is alive
 
@@ -200,8 +201,7 @@ class SubSteps:
         return Pace(
             np.full(n, proposal),
             np.ones((n, 2)),
-            np.zeros(n, np.int64),
-            np.zeros(n, np.int64),
+            *(np.zeros(n, np.int64) for _ in range(3)),
             np.full(n, int(fsal), np.int64),
             np.full(n, np.nan),
         )
@@ -229,7 +229,7 @@ class SubSteps:
         if whole is not None:
             return whole
         clock = self._clock(pace)
-        gone = clock.failed.copy()
+        gone, not_finite = clock.failed.copy(), clock.failed.copy()
         rows = _Rows(x, x.data, v, None if g is None else g.data)
         per_chain, calls = np.zeros(x.shape[0], np.int64), 0
         while clock.active.any():
@@ -242,15 +242,19 @@ class SubSteps:
             end = moves[-1]
             accepted = clock.judge(scaled)
             new = [end.x, end.v, end.gradients[-1].data] if g is not None else [end.x, end.v]
+            stopped = active & clock.failed  # at dtmin: for their error, or for having none
+            if stopped.any():
+                not_finite |= self._broken(rows, new, stopped)
             rows.move(accepted, new)
-            broken = self._broken(rows, accepted)
+            broken = self._broken(rows, rows.arrays, accepted)
             if broken.any():
                 clock.fail(broken)
+                not_finite |= broken
         failed_now = clock.failed & ~gone
         failed_time = pace.failed_time.copy()
         if failed_now.any():
             failed_time[failed_now] = step * self._step + clock.failed_time[failed_now]
-            self._warn(failed_time, failed_now)
+            self._warn(failed_time, failed_now, not_finite)
         results = rows.results(clock.failed)
         proposal, errors = pace.proposal, pace.errors
         if self._adaptive:
@@ -260,6 +264,7 @@ class SubSteps:
             errors,
             pace.accepted + clock.accepted,
             pace.rejected + clock.rejected,
+            pace.clamped + clock.clamped,
             pace.gradients + per_chain,
             failed_time,
         )
@@ -272,7 +277,7 @@ class SubSteps:
         rule, adaptive = self._rule, self._adaptive
         if self.noise.source != "tree" or type(rule) not in (ConstantStep, PIDController):
             return None
-        if adaptive and (rule.at_dtmin != "accept" or rule.revisits("additive")):
+        if adaptive and rule.revisits("additive"):
             return None
         n, d = x.shape
         like = dataclasses.replace(x, shape=(n, 2 * d))
@@ -298,6 +303,7 @@ class SubSteps:
                 factormax=rule.factormax,
                 dtmin=dtmin,
                 dtmax=dtmax,
+                raises=rule.at_dtmin == "raise",
                 doubling=self._doubled,
             )
         else:
@@ -322,12 +328,13 @@ class SubSteps:
         failed_time = np.where(gone, pace.failed_time, paths.failed)
         failed_now = ~gone & ~np.isnan(paths.failed)
         if failed_now.any():
-            self._warn(failed_time, failed_now)
+            self._warn(failed_time, failed_now, counts[:, 3] >= 0)
         after = Pace(
             pace.proposal if paths.clocks is None else paths.clocks[:, 0].copy(),
             pace.errors if paths.clocks is None else paths.clocks[:, 1:].copy(),
             pace.accepted + counts[:, 0],
             pace.rejected + counts[:, 1],
+            pace.clamped + np.maximum(counts[:, 3], 0),
             pace.gradients + counts[:, 2],
             failed_time,
         )
@@ -400,23 +407,25 @@ class SubSteps:
         scaled[rows.index] = np.sqrt(total)
         return scaled
 
-    def _broken(self, rows: _Rows, accepted: Array) -> Array:
-        """Chains that were accepted at numbers that are not finite."""
-        broken = np.zeros(len(accepted), bool)
+    @staticmethod
+    def _broken(rows: _Rows, arrays: Sequence[Any], chains: Array) -> Array:
+        """Those of these chains whose x or v, rows of `arrays`, are not finite."""
+        broken = np.zeros(len(chains), bool)
         framework = _memory(rows.like).framework
-        for a in rows.arrays[:2]:
+        for a in arrays[:2]:
             if _array.nonfinite_rows(
                 dataclasses.replace(rows.like, data=a, array=a, framework=framework)
             ):
                 finite = framework.to_numpy(framework.finite(a))
                 broken[rows.index] |= ~finite.reshape(len(rows.index), -1).all(axis=1)
-        return broken & accepted
+        return broken & chains
 
     @staticmethod
-    def _warn(times: Array, failed: Array) -> None:
+    def _warn(times: Array, failed: Array, not_finite: Array) -> None:
         first = int(np.flatnonzero(failed)[np.argmin(times[failed])])
+        what = "is not finite" if not_finite[first] else "has too large an error at dtmin"
         warnings.warn(
-            f"chain {first} is not finite at time {times[first]:.6g}, "
+            f"chain {first} {what} at time {times[first]:.6g}, "
             f"{int(failed.sum())} of {len(failed)} chains stopped in this step",
             ConvergenceWarning,
             stacklevel=4,

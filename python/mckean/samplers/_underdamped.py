@@ -43,15 +43,16 @@ class AdaptiveUnderdampedState(UnderdampedState):
     one, and what its steps depend on.
 
     For every chain, in NumPy: `proposal` (float64), the step to try next; `errors`, shape (n, 2),
-    the inverse errors of the two steps before; `accepted`, `rejected` and `gradients` (int64),
-    counts; and `failed_time` (float64), NaN while the chain is finite. `n_gradients` counts how
-    often the gradient function was called.
+    the inverse errors of the two steps before; `accepted`, `rejected`, `clamped` and `gradients`
+    (int64), counts; and `failed_time` (float64), NaN while the chain goes on. `n_gradients` counts
+    how often the gradient function was called.
     """
 
     proposal: Any
     errors: Any
     accepted: Any
     rejected: Any
+    clamped: Any
     gradients: Any
     failed_time: Any
 
@@ -119,10 +120,13 @@ class UnderdampedLangevin:
     size, comes closer to the solution along it, and a rejected attempt asks the same path for a
     nearer time. Chains do not see each other, so a stiff one does not slow the others. A chain
     whose numbers are not finite even at `dtmin` stops: it is NaN from then on, and a
-    `ConvergenceWarning` names the first one and its time. ``result.stats`` has "accepted",
-    "rejected" and "gradients", shape (n_saved, n), counted from the start. Steps that depend on
-    the state are no longer reversible: the stationary law is exact only in the limit of small
-    tolerances, as it is for constant steps in that of small steps.
+    `ConvergenceWarning` names the first one and its time. Steps as short as `dtmin` are accepted
+    with any finite error; with ``at_dtmin="raise"`` a chain whose error is too large there stops in
+    the same way, and the warning says so. ``result.stats`` has "accepted", "rejected", "clamped"
+    (those of the accepted whose error was too large, at `dtmin`) and "gradients", shape (n_saved,
+    n), counted from the start. Steps that depend on the state are no longer reversible: the
+    stationary law is exact only in the limit of small tolerances, as it is for constant steps in
+    that of small steps.
 
     References
     ----------
@@ -266,7 +270,7 @@ class UnderdampedLangevin:
         return {name: to_numpy(getattr(state, name)) for name in _COUNTS}
 
 
-_COUNTS = ("accepted", "rejected", "gradients")
+_COUNTS = ("accepted", "rejected", "clamped", "gradients")
 
 
 def _fields(pace: Pace) -> dict[str, Any]:

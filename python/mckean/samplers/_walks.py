@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ START_STREAM = 0x7372727773746172  # "srrwstar"
 # has grown by as much. A node unvisited for so long that it has lost 250 decades in this counts as if visited then.
 _SHRINK, _FLOOR = 2.0**100, 1e-250
 _CHUNK = 1 << 24  # moves from one look at the progress bar to the next
+_LOOK = 4096  # moves planned at once, at least
+# Neighbours looked at and numbers of the data read by walkers of a shared measure, from one chance for Ctrl-C to
+# the next: their moves are too short for native code to give one.
+_SHARED_WORK = 1 << 24
 
 
 @dataclass(slots=True)
@@ -38,7 +42,8 @@ class SelfRepellentState:
     """State of `SelfRepellentWalk`.
 
     ``x`` (n, 1) are the nodes where the walkers are, ``mass`` (n, m), or (1, m) of a shared measure,
-    float64, their empirical measures times ``total``; ``step`` counts moves.
+    float64 (in NumPy for JAX on the CPU), their empirical measures times ``total``; ``step`` counts
+    moves.
     """
 
     x: Any
@@ -217,8 +222,10 @@ class SelfRepellentWalk:
         x = as_input(x0, "x0", shape=("n", 1))
         self._check_nodes(x, "x0")
         n = 1 if self.shared else x.shape[0]
-        mass = x.framework.asarray(np.tile(self._start, (n, 1)), x.device)
-        as_input(mass, "mass", dtype="float64")  # JAX without x64 has none
+        # NumPy for JAX on the CPU, whose native arrays are NumPy's: JAX may have no float64.
+        on_host = x.framework.name == "jax" and x.device == "cpu"
+        holder = FRAMEWORKS["numpy"] if on_host else x.framework
+        mass = holder.asarray(np.tile(self._start, (n, 1)), x.device)
         copy = x.framework.asarray(np.array(to_numpy(x.array)), x.device)
         return SelfRepellentState(copy, mass, float(self._start.sum()), as_seed(seed), 0)
 
@@ -226,7 +233,7 @@ class SelfRepellentWalk:
         """Return the state `stride` moves later; `state` stays as it is."""
         x = as_input(state.x, "state.x", shape=("n", 1))
         mass = as_input(state.mass, "state.mass", dtype="float64", shape=self._masses(x.shape[0]))
-        x_new, mass_new = (x.framework.empty(a.shape, a.dtype, a.device) for a in (x, mass))
+        x_new, mass_new = (a.framework.empty(a.shape, a.dtype, a.device) for a in (x, mass))
         total = self._advance(
             x.framework, x.device, x.shape[0], x.data, mass.data, x_new, mass_new, state.total, state.seed,
             state.step, self.stride,
@@ -372,10 +379,14 @@ class SelfRepellentWalk:
             return [(np.ones(k), scale, 1.0)], float(before[-1])
         parts, shrink = [], 1.0
         while k:
-            gain = (start / each + step + 1 + np.arange(k)) ** -self.memory
+            # As many moves as would reach the limit at this gain, and a few more: gains fall.
+            ahead = np.log(_SHRINK * m / total) * (start / each + step + 1) ** self.memory
+            look = min(k, max(_LOOK, int(1.25 * ahead)))
+            # The whole numbers first: rounding must not depend on where a call starts.
+            gain = (start / each + (step + 1 + np.arange(look))) ** -self.memory
             totals = np.cumprod(np.concatenate([[total], 1 / (1 - gain)]))
             over = np.flatnonzero(totals[1:] > _SHRINK * m)
-            take = int(over[0]) + 1 if len(over) else k
+            take = int(over[0]) + 1 if len(over) else look
             deposit = gain[:take] * totals[1 : take + 1] / each
             scale = np.ldexp(1.0, -np.frexp(totals[:take] / m)[1])
             parts.append((deposit, scale, shrink))
@@ -386,6 +397,19 @@ class SelfRepellentWalk:
         if shrink != 1:  # due at the end: a part without moves
             parts.append((np.empty(0), np.empty(0), shrink))
         return parts, total
+
+    def _pieces(
+        self, parts: list[tuple[Array, Array, float]], walkers: int, loss: tuple[Any, ...] | None
+    ) -> Iterator[tuple[Array, Array, float]]:
+        """The parts of a plan, cut into calls of about _SHARED_WORK; a call reads all nodes once."""
+        m, work = self._chain.nodes, len(self._chain.graph.indices)
+        if loss is not None:
+            rows, d = loss[2].shape
+            work += (m + rows) * d
+        each = max(1, max(_SHARED_WORK, 8 * m) * m // (walkers * work))
+        for deposit, scale, shrink in parts:
+            for i in range(0, max(1, len(deposit)), each):
+                yield deposit[i : i + each], scale[i : i + each], shrink if i == 0 else 1.0
 
     def _advance(
         self,
@@ -411,7 +435,10 @@ class SelfRepellentWalk:
         loss: what native code reads of it; rate (k,): steps of the descent; theta: from, to.
         """
         native, queue = executor(device), framework.queue(device)
+        parts: Iterable[tuple[Array, Array, float]]
         parts, total = self._plan(total, step, k, walkers if self.shared else 1)
+        if self.shared and device == "cpu":
+            parts = self._pieces(parts, walkers, loss)
         done = 0
         for deposit, scale, shrink in parts:
             n = len(deposit)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from mckean._array import as_input, to_numpy
 
 __all__ = ["SIGNATURE", "Compiled", "compiled"]
 
@@ -33,26 +36,29 @@ class Compiled:
 
 
 class CompiledBatch:
-    """What solvers without native code call: the compiled function, path by path."""
+    """What solvers without native code call: the compiled function, path by path, on float64 arrays of the CPU."""
 
     def __init__(self, code: Compiled, dim: int, width: tuple[int, ...]) -> None:
         self.code, self.dim, self.width = code, dim, width
         self._call = _PROTOTYPE(code.address)
 
-    def __call__(self, t: Any, y: Any) -> np.ndarray[Any, Any]:
-        if not isinstance(y, np.ndarray) or y.dtype != np.float64:
-            kind = str(getattr(y, "dtype", type(y).__name__))
-            raise TypeError(f"y0: expected a float64 NumPy array for compiled code, got {kind}")
-        if y.ndim != 2 or y.shape[1] != self.dim:
+    def __call__(self, t: Any, y: Any) -> Any:
+        y = as_input(y, "y0")
+        if y.dtype != "float64" or y.device != "cpu":
+            raise TypeError(
+                f"y0: expected float64 on the CPU for compiled code, got {y.dtype} on {y.device}"
+            )
+        if len(y.shape) != 2 or y.shape[1] != self.dim:
             raise ValueError(f"y0: expected shape (n, {self.dim}) to match dim, got {y.shape}")
-        y = np.ascontiguousarray(y)
-        out = np.empty((y.shape[0], self.dim, *self.width))
-        times = np.broadcast_to(np.asarray(t, np.float64), y.shape[:1])
-        here, there = y.ctypes.data, out.ctypes.data
-        step = out.strides[0] if out.ndim else 0
+        n, framework = y.shape[0], y.framework
+        out = framework.empty((n, self.dim, *self.width), "float64")
+        times = t if isinstance(t, (int, float)) else to_numpy(t)
+        times = np.broadcast_to(np.asarray(times, np.float64), (n,))
+        here, there = framework.address(y.data), framework.address(out.data)
+        step_in, step_out = 8 * self.dim, 8 * self.dim * math.prod(self.width)
         for i, time in enumerate(times.tolist()):
-            self._call(time, here + i * y.strides[0], there + i * step, self.code.user)
-        return out
+            self._call(time, here + i * step_in, there + i * step_out, self.code.user)
+        return out.result()
 
 
 def compiled(function: Any, name: str) -> Compiled | None:

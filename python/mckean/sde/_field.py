@@ -137,15 +137,16 @@ class Field:
     def drift(self, t: Any, y: Input) -> Input:
         """The drift at `t` (as `Span.at` gives it) and `y`."""
         self.evaluations += 1
-        return as_match(self._call(self.sde.drift, t, y.array), "drift", y, "y")
+        return as_match(self._value(self.sde.drift, t, y.array), "drift", y, "y")
 
     def diffusion(self, t: Any, y: Input) -> Input:
         """The diffusion at `t` and `y`: (n, d), or (n, d, m) where `layout` is `MATRIX`."""
-        return self._as_diffusion(self._call(self.sde.diffusion, t, y.array), y)
+        return self._as_diffusion(self._value(self.sde.diffusion, t, y.array), y)
 
     def slope(self, t: Any, y: Input) -> Input:
         """The user's diffusion_slope at `t` and `y`, (n, d)."""
-        return as_match(self._call(self.sde.diffusion_slope, t, y.array), "diffusion_slope", y, "y")
+        found = self._value(self.sde.diffusion_slope, t, y.array)
+        return as_match(found, "diffusion_slope", y, "y")
 
     def _as_diffusion(self, g: Any, y: Input) -> Input:
         found = as_match(g, "diffusion", y, "y", shape=(*y.shape, *self._width))
@@ -171,40 +172,60 @@ class Field:
             )
         return out
 
+    def _value(self, function: Any, t: Any, y: Any) -> Any:
+        """Results of modules require grad. Not torch.no_grad(): functions may differentiate inside."""
+        out = self._call(function, t, y)
+        if self.like.framework.name == "torch" and getattr(out, "requires_grad", False):
+            return out.detach()
+        return out
+
     def _rows_note(self, n: int) -> str:
         return (
             f"{n} of {self._all} paths are still on their way, and only these are passed; "
             "compact=False passes all of them always"
         )
 
-    def derivative(self, t: Any, y: Input, direction: Any) -> Any:
+    def derivative(self, t: Any, y: Input, direction: Any, scale: Any) -> Any:
         """The derivative of the diffusion at `y` along `direction` (n, d), shaped like the diffusion.
 
-        Exact in PyTorch and JAX; elsewhere a central difference over a relative 1e-5 (float32: 1e-2) of `y`.
+        Exact in PyTorch and JAX; elsewhere a central difference. `scale` (a float or (n, 1)) times `direction` is how
+        far the noise of this step moves the path. The difference goes a small part of that way, and for diagonal
+        noise, which has a length of its own per coordinate, a tiny part of ``|y|`` further. Its rounding errors are
+        then 1e-10 (float32: 1e-4) of the noise, whatever the units of the coordinates; and it leaves the domain of
+        the diffusion only where the step itself is about to.
         """
         sde, name = self.sde, y.framework.name
 
         def g(x: Any) -> Any:
             return self._call(sde.diffusion, t, x)
 
-        if name == "torch" and not sde.is_compiled:
+        if sde.is_compiled or name not in ("torch", "jax"):
+            eps = float(np.finfo(y.dtype).eps)
+            shift = eps ** (1 / 3) * scale * direction
+            if self.layout == _native.DIAGONAL:
+                shift = abs(shift) + eps ** (2 / 3) * abs(y.array)
+            above, below = y.array + shift, y.array - shift
+            up, down = (self._as_diffusion(g(x), y).array for x in (above, below))
+            if self.layout == _native.DIAGONAL:
+                width = above - below  # as rounded
+                return (up - down) / (width + (width == 0)) * direction
+            return (up - down) / self._beside(2.0 * eps ** (1 / 3) * scale, up)
+        if name == "torch":
             import torch
 
             along = torch.func.jvp(g, (y.array,), (direction,))[1].detach()
-        elif name == "jax":
+        else:
             import jax
 
             along = jax.jvp(g, (y.array,), (direction,))[1]
-        else:
-            reach = float(np.finfo(y.dtype).eps) ** (1 / 3)
-            size = abs(y.array).max(1).clip(1.0, None)
-            speed = abs(direction).max(1)
-            step = reach * size / (speed + (speed == 0))
-            shift = step[:, None] * direction
-            up = self._as_diffusion(g(y.array + shift), y).array
-            down = self._as_diffusion(g(y.array - shift), y).array
-            return (up - down) / (2.0 * step.reshape(-1, *[1] * (up.ndim - 1)))
         return self._as_diffusion(along, y).array
+
+    @staticmethod
+    def _beside(factor: Any, g: Any) -> Any:
+        """A float, or (n, 1) with as many axes as `g`."""
+        return (
+            factor if isinstance(factor, float) else factor.reshape(-1, *[1] * (len(g.shape) - 1))
+        )
 
     def apply(self, g: Any, w: Any) -> Any:
         """The diffusion `g` times noise `w` (n, m), as arrays."""

@@ -383,24 +383,25 @@ class _Milstein(Solver):
         w, ito = noise.array("W"), self.sense == "ito"
         if field.layout == _native.MATRIX:
             # 1/2 D[g W] (g W), less h/2 sum_j (D g_j) g_j in the sense of Ito
-            along = field.derivative(t, y, field.apply(g.array, w))
+            along = field.derivative(t, y, field.apply(g.array, w), 1.0)
             correction = field.apply(along, w)
             if ito:
-                correction = correction - span.factor * self._slope(field, t, y, g)
+                correction = correction - span.factor * self._slope(field, t, y, g, span)
         else:
             square = w * w - span.factor if ito else w * w
-            correction = self._slope(field, t, y, g) * square
+            correction = self._slope(field, t, y, g, span) * square
         return as_input(euler.array + 0.5 * correction, "y"), None, carry
 
     @staticmethod
-    def _slope(field: Field, t: Any, y: Input, g: Input) -> Any:
+    def _slope(field: Field, t: Any, y: Input, g: Input, span: Span) -> Any:
         """sum_j (D g_j) g_j"""
         if field.sde.diffusion_slope is not None:
             return field.slope(t, y).array
+        scale = span.factor**0.5
         if field.layout != _native.MATRIX:
-            return field.derivative(t, y, g.array)
+            return field.derivative(t, y, g.array, scale)
         columns = range(field.noise_dim)
-        return sum(field.derivative(t, y, g.array[:, :, j])[:, :, j] for j in columns)
+        return sum(field.derivative(t, y, g.array[:, :, j], scale)[:, :, j] for j in columns)
 
 
 class ItoMilstein(_Milstein):
@@ -409,9 +410,12 @@ class ItoMilstein(_Milstein):
     Strong order 1; one drift and one diffusion per step, and for noise that is not additive one directional derivative
     of the diffusion (for a matrix without ``SDE.diffusion_slope``, one more per column). For noise that has a column
     per coordinate or one column in all, that derivative is ``SDE.diffusion_slope`` where given; else it is exact in
-    PyTorch and JAX, and in NumPy a central difference along the diffusion, good to about ten digits in float64 and
-    four in float32, which asks for the diffusion up to a relative 1e-5 (1e-2) beside the path. No error estimate.
-    Kloeden and Platen, "Numerical Solution of Stochastic Differential Equations", 1992.
+    PyTorch and JAX, and in NumPy (and of compiled functions) a central difference, which asks for the diffusion beside
+    the path, at 1e-5 (float32: 5e-3) of the distance the noise of a step goes. Rounding then changes a step by about
+    1e-10 (1e-4) of its noise, for coordinates of any units; a coordinate of diagonal noise depends on no other. A
+    diffusion such as a square root, at a state so small that the step may leave its domain, needs a
+    ``diffusion_slope``, or a value beyond. No error estimate. Kloeden and Platen, "Numerical Solution of Stochastic
+    Differential Equations", 1992.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from mckean import _array
 from mckean._array import as_input
-from mckean._errors import as_real, as_seed, positive
+from mckean._errors import ConvergenceWarning, as_real, as_seed, positive
 from mckean.brownian import BrownianTree
 from mckean.sde._controllers import ConstantStep, Floats, save_times
 from mckean.sde._field import Field
@@ -71,13 +72,13 @@ class StrongOrder:
     differences, standard_errors : ndarray, shape (k,), float64
         At the end: root mean square distance from the refined solution, and its standard error.
     order : float
-        Slope of the least-squares line through the logarithms.
+        Slope of the least-squares line through the logarithms; NaN where a difference is zero.
     uncertainty : float
         Standard error of `order` from the finite number of paths, which all steps share; NaN for a single path.
     misfit : float
         The largest deviation of a logarithm from the line.
     converged : bool
-        False if a path failed at one of the steps; such paths are left out.
+        False if a path failed at one of the steps (such paths are left out), or a difference is zero.
     """
 
     steps: Floats
@@ -210,7 +211,7 @@ def strong_order(
     Warns
     -----
     ConvergenceWarning
-        If a path fails.
+        If a path fails, or a solution and its refinement are equal, so that there is no order to measure.
 
     See Also
     --------
@@ -265,10 +266,20 @@ def strong_order(
         converged = converged and first.converged and second.converged
     table = np.array(squares)
     differences, spreads = _root_mean(table)
-    x, y = np.log(lengths), np.log(differences)
+    x = np.log(lengths)
     x = x - x.mean()
     if not (x * x).sum() > 0:
         raise ValueError("steps: expected different steps, got equal ones")
+    if (differences == 0).any():
+        equal = int(np.argmax(differences == 0))
+        warnings.warn(
+            f"the solutions with steps[{equal}] and its refinement are equal: no order to measure",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+        nan = float("nan")
+        return StrongOrder(np.array(lengths), differences, spreads, nan, nan, nan, converged=False)
+    y = np.log(differences)
     weights = x / (x * x).sum()
     slope = float(weights @ y)
     good = np.isfinite(table).all(0)

@@ -35,8 +35,9 @@ class SDE:
         ``drift(t, y)``, with `y` of shape (n, d), returns (n, d) in the framework, dtype and device of `y`: a new
         array, or one that never changes. `t` is a float where all paths share it (constant steps), else an array
         (n,) of `y`'s framework and dtype. With adaptive steps, n is the number of paths still on their way (see
-        `sdeint`). Or compiled code: a `scipy.LowLevelCallable`, a numba ``cfunc`` or a ctypes function pointer of
-        signature ``void f(double t, const double* y, double* out, void* user)``, called once per path.
+        `sdeint`). PyTorch results that require grad, as those of modules do, are detached. Or compiled code: a
+        `scipy.LowLevelCallable`, a numba ``cfunc`` or a ctypes function pointer of signature ``void f(double t, const
+        double* y, double* out, void* user)``, called once per path; see the notes.
     diffusion : callable
         Likewise, with results as in the table. Compiled code writes d numbers, or d times m numbers row by row.
     noise : str
@@ -65,6 +66,18 @@ class SDE:
     See Also
     --------
     sdeint
+
+    Notes
+    -----
+    Compiled code sees one path at a time, in float64 on the CPU; `y0` may be of any framework. Native loops call it
+    from several threads at once (see `mckean.set_num_threads`), without Python's lock: it must be thread-safe, and
+    `user` is one address for all threads and paths, best only read. It must write all of `out`, keep no pointer, and
+    return: no C++ exception may leave it, and an exception raised in Python behind a ctypes callback is lost.
+
+    Not all of it is native. The Milstein methods, `StepDoubling` and `ReversibleHeun` with constant steps, `jump_ts`,
+    paths other than a `BrownianTree`, and solvers or controllers of the caller's own take their steps in Python, for
+    the whole batch at once. There each compiled function is called path by path from Python, at about a microsecond
+    per path and call: thirty to a hundred times the native loop. Functions of the batch are faster then.
 
     Examples
     --------

@@ -38,7 +38,7 @@ def lorenz(axes):
 
 def funnel(axes):
     target = mk.targets.Funnel(10)
-    controller = mk.sde.PIDController(0.0, 2.0**-6, kp=0.1, ki=0.4, dtmin=2.0**-10)
+    controller = mk.sde.PIDController(0.0, 2.0**-9, kp=0.1, ki=0.4, dtmin=2.0**-16)
     chain = mk.samplers.UnderdampedLangevin(target, 2.0, scheme="quicsort", controller=controller)
     result = mk.run(chain, target.sample(100, 1), 100, seed=2, progress=False)
     plot.steps(result, axes[0]).set(title="Funnel: steps for a time of 2")

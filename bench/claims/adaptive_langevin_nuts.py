@@ -39,6 +39,12 @@ class Problem:
     _scale: Any = field(default=None, repr=False)
     _whole: Any = field(default=None, repr=False)
 
+    def start(self, chains: int) -> np.ndarray:
+        """A normal cloud; of the funnel, in its mouth, away from where most of its mass is."""
+        x0 = mk.random.normal(SEED, (chains, self.target.dim))
+        x0[:, 0] += 5.0 * (self.data is None)
+        return x0
+
     def white(self, x: np.ndarray) -> np.ndarray:
         """Draws in coordinates in which they are standard normal (nearly, for regressions)."""
         if self.data is None:
@@ -65,9 +71,9 @@ class Problem:
 def funnel(quick: bool) -> Problem:
     target = mk.targets.Funnel(10)
     reference = np.asarray(target.sample(4_000, SEED))
-    return Problem(
-        "funnel", target, reference, 2.0, (2.0**-6, 2.0**-8), (2.0**-6, 2.0**-4), 2.0**-10
-    )
+    # Coarser tolerances do not see the neck and let chains leave through it; shorter steps would not help.
+    tolerances = (2.0**-6, 2.0**-9)
+    return Problem("funnel", target, reference, 2.0, (2.0**-6, 2.0**-8), tolerances, 2.0**-16)
 
 
 def _mode(target: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -131,10 +137,10 @@ Curve = tuple[np.ndarray, np.ndarray]
 def langevin(
     problem: Problem, chains: int, draws: int, *, step: float = 0.0, atol: float = 0.0
 ) -> Curve:
-    x0 = mk.random.normal(SEED, (chains, problem.target.dim))
+    x0 = problem.start(chains)
     if atol:
         controller = mk.sde.PIDController(
-            0.0, atol, kp=0.1, ki=0.4, dtmin=problem.dtmin, dt0=problem.dtmin * 8
+            0.0, atol, kp=0.1, ki=0.4, dtmin=problem.dtmin, dt0=problem.apart / 64
         )
         every, chain = 1, mk.samplers.UnderdampedLangevin(
             problem.target, problem.apart, scheme="quicsort", controller=controller
@@ -192,7 +198,7 @@ def nuts(problem: Problem, chains: int, draws: int, warm: int) -> Curve:
         x, count = (jax.numpy.concatenate(pair) for pair in zip(early, (x, count), strict=True))
         return x, jax.numpy.cumsum(count)
 
-    x0 = mk.random.normal(SEED, (chains, problem.target.dim))
+    x0 = problem.start(chains)
     keys = jax.random.split(jax.random.key(SEED), chains)
     x, spent = jax.jit(jax.vmap(chain))(keys, x0)
     return np.asarray(x).swapaxes(0, 1), np.asarray(spent, float).mean(0)
@@ -240,15 +246,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse("adaptive_langevin_nuts", __doc__, argv)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["JAX_ENABLE_X64"] = "1"
-    chains, draws = (32, 32) if args.quick else (128, 64)
+    chains, draws = (32, 32) if args.quick else (64, 48)
     claim = Claim(
         args,
         "adaptive third-order underdamped Langevin outperforms the No-U-Turn Sampler, while using only a tenth of its function\n"
         "         evaluations",
         "A. Jelincic, J. Foster, P. Kidger, Single-seed generation of Brownian paths and integrals for adaptive and high order SDE\n"
         "         solvers, 2024, arXiv:2405.06464",
-        f"{chains} chains from N(0, I); Neal's funnel in 10 dimensions with its true gradient, and logistic regressions on data sets of\n"
-        f"         scikit-learn; Langevin: QUICSORT, friction and u of 1, steps by doubling and PID control, or constant; NUTS: BlackJAX,\n"
+        f"{chains} chains from N(0, I), the funnel's moved by 5 into its mouth; Neal's funnel in 10 dimensions with its true\n"
+        f"         gradient, and logistic regressions on data sets of scikit-learn; Langevin: QUICSORT, friction and u of 1, steps by doubling and PID control, or constant; NUTS: BlackJAX,\n"
         f"         gradients of warm-up counted; every method with the best of a few settings whose\n"
         f"         covariances are right to {RIGHT:g}. Distance: energy distance to exact draws\n"
         f"         (regressions: of preconditioned MALA), where these are standard normal; reached: {REACHED:g} times what {chains} exact draws have",
@@ -283,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             )
         if not missing:
-            for warm in (20,) if args.quick else (20, 100):
+            for warm in (20,) if args.quick else (20, 60):
                 runs.append(
                     (
                         "NUTS",

@@ -175,8 +175,8 @@ class Control:
 @dataclass(slots=True)
 class Paths:
     """What native code returns: `ys` (saves, n, d); `counts` (n, 4) accepted, rejected, evaluations, accepted in
-    spite of the error (or -1: failed for it); `failed` (n,) NaN or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
-    are NumPy."""
+    spite of the error (or -1: failed for it); `failed` (n,) NaN or the time of failure; `clocks` (n, 3) of adaptive
+    steps: the next step, 1 / error of the last two. The last three are NumPy."""
 
     ys: Any
     counts: np.ndarray[Any, Any]

@@ -201,7 +201,9 @@ class SubSteps:
         return Pace(
             np.full(n, proposal),
             np.ones((n, 2)),
-            *(np.zeros(n, np.int64) for _ in range(3)),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
             np.full(n, int(fsal), np.int64),
             np.full(n, np.nan),
         )

@@ -79,3 +79,17 @@ def test_network_of_the_demo_has_the_hessian_it_says():
     np.testing.assert_allclose(top.s, known[:10], rtol=1e-6)
     part = net.hessian(theta, np.arange(10))(v)
     assert np.linalg.norm(part - H(v)) > 0.1 * np.linalg.norm(part)
+
+
+def test_posterior_by_constant_and_by_adaptive_steps(tmp_path, capsys):
+    for module in ("sklearn", "matplotlib", "arviz"):
+        pytest.importorskip(module)
+    arguments = ["demo", "--chains", "60", "--steps", "900", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.startswith("step size"))
+    wide, later = (float(word) for word in line.replace(",", "").split() if word[:2] == "0.")
+    assert wide < later < 1.0
+    line = next(line for line in lines if line.startswith("against constant steps"))
+    assert float(line.split()[5].rstrip(",")) < 0.3
+    assert (tmp_path / "posterior.png").stat().st_size > 10_000

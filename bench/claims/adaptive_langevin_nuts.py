@@ -19,6 +19,7 @@ import mckean as mk
 import mckean.sde
 
 SEED, TENTH = 7, 0.1
+RIGHT = 0.1  # error of covariances that still counts as right
 REACHED = 3.0  # times the energy distance that as many exact draws have
 
 
@@ -36,6 +37,7 @@ class Problem:
     data: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # X, y, prior
     floor: float = 0.0
     _scale: Any = field(default=None, repr=False)
+    _whole: Any = field(default=None, repr=False)
 
     def white(self, x: np.ndarray) -> np.ndarray:
         """Draws in coordinates in which they are standard normal (nearly, for regressions)."""
@@ -53,17 +55,19 @@ class Problem:
         return float(np.abs(np.cov(z.T) - np.eye(z.shape[1])).mean())
 
     def distance(self, x: np.ndarray) -> float:
-        """Energy distance of positions (chains, d) to the reference; the funnel's as it is, regressions'
-        in units of the reference's spread."""
-        if self.data is None:
-            return float(mk.energy_distance(x, self.reference))
-        return float(mk.energy_distance(self.white(x), self.white(self.reference)))
+        """Energy distance of positions (chains, d) to the reference, in those coordinates."""
+        if self._whole is None:
+            some = self.reference[:: max(1, len(self.reference) // 2000)]
+            self._whole = self.white(some)
+        return float(mk.energy_distance(self.white(x), self._whole))
 
 
 def funnel(quick: bool) -> Problem:
     target = mk.targets.Funnel(10)
-    reference = np.asarray(target.sample(4_000 if quick else 10_000, SEED))
-    return Problem("funnel", target, reference, 2.0, (2.0**-8,), (2.0**-6, 2.0**-4), 2.0**-10)
+    reference = np.asarray(target.sample(4_000, SEED))
+    return Problem(
+        "funnel", target, reference, 2.0, (2.0**-6, 2.0**-8), (2.0**-6, 2.0**-4), 2.0**-10
+    )
 
 
 def _mode(target: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -99,9 +103,9 @@ def regression(name: str, quick: bool) -> Problem:
     target = mk.targets.LogisticRegression(X, y, prior_scale=prior)
     reference = settled(target, 200 if quick else 800)
     knobs = {
-        "wine": (1.0, (0.4, 0.2), (1.0, 0.25), 2.0**-7),
-        "cancer": (1.0, (0.2, 0.1), (1.0, 0.25), 2.0**-7),
-        "digits": (3.0, (0.1, 0.05), (2.5, 0.5), 2.0**-8),
+        "wine": (1.0, (0.2, 0.1), (2.0, 0.5), 2.0**-7),
+        "cancer": (1.0, (0.2, 0.1), (2.0, 0.5), 2.0**-7),
+        "digits": (3.0, (0.1, 0.05), (2.0, 0.5), 2.0**-8),
     }[name]
     apart, steps, tolerances, dtmin = knobs
     return Problem(name, target, reference, apart, steps, tolerances, dtmin, (X, y, prior))
@@ -167,7 +171,7 @@ def log_density(problem: Problem) -> Callable[[Any], Any]:
 
 
 def nuts(problem: Problem, chains: int, draws: int, warm: int) -> Curve:
-    """BlackJAX: every chain adapts by itself in `warm` draws, whose gradients count as well."""
+    """BlackJAX: every chain adapts by itself in `warm` draws, which are kept and count as well."""
     import blackjax
     import jax
 
@@ -184,8 +188,9 @@ def nuts(problem: Problem, chains: int, draws: int, warm: int) -> Curve:
             return state, (state.position, info.num_integration_steps)
 
         x, count = jax.lax.scan(one, state, jax.random.split(key, draws))[1]
-        before = warming.info.num_integration_steps
-        return x, jax.numpy.cumsum(count) + before.sum()
+        early = warming.state.position, warming.info.num_integration_steps
+        x, count = (jax.numpy.concatenate(pair) for pair in zip(early, (x, count), strict=True))
+        return x, jax.numpy.cumsum(count)
 
     x0 = mk.random.normal(SEED, (chains, problem.target.dim))
     keys = jax.random.split(jax.random.key(SEED), chains)
@@ -235,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse("adaptive_langevin_nuts", __doc__, argv)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["JAX_ENABLE_X64"] = "1"
-    chains, draws = (64, 48) if args.quick else (256, 96)
+    chains, draws = (32, 32) if args.quick else (128, 64)
     claim = Claim(
         args,
         "adaptive third-order underdamped Langevin outperforms the No-U-Turn Sampler, while using only a tenth of its function\n"
@@ -244,8 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "         solvers, 2024, arXiv:2405.06464",
         f"{chains} chains from N(0, I); Neal's funnel in 10 dimensions with its true gradient, and logistic regressions on data sets of\n"
         f"         scikit-learn; Langevin: QUICSORT, friction and u of 1, steps by doubling and PID control, or constant; NUTS: BlackJAX,\n"
-        f"         gradients of warm-up counted; every method with the best of a few settings. Distance: energy distance to exact draws\n"
-        f"         (regressions: of preconditioned MALA, in units of their spread); reached: {REACHED:g} times what {chains} exact draws have",
+        f"         gradients of warm-up counted; every method with the best of a few settings whose\n"
+        f"         covariances are right to {RIGHT:g}. Distance: energy distance to exact draws\n"
+        f"         (regressions: of preconditioned MALA), where these are standard normal; reached: {REACHED:g} times what {chains} exact draws have",
     )  # fmt: skip
     missing = [m for m in ("jax", "blackjax") if importlib.util.find_spec(m) is None]
     if missing:
@@ -255,8 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("sklearn") is None:
         print("regressions are left out: scikit-learn is not installed")
     else:
-        problems += [regression(n, args.quick) for n in (("cancer",) if args.quick else ("wine", "cancer", "digits"))]  # fmt: skip
-    rows, counts, curves = [], {}, {}
+        problems += [regression(n, args.quick) for n in (("wine",) if args.quick else ("wine", "cancer", "digits"))]  # fmt: skip
+    rows, counts, draw_costs, curves = [], {}, {}, {}
     for problem in problems:
         problem.floor = exact_floor(problem, chains)
         runs: list[tuple[str, str, Callable[[], Curve]]] = []
@@ -277,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             )
         if not missing:
-            for warm in (20, 100) if args.quick else (20, 100, 300):
+            for warm in (20,) if args.quick else (20, 100):
                 runs.append(
                     (
                         "NUTS",
@@ -291,8 +297,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds = time.perf_counter() - start
             finite = np.isfinite(x).all()
             off = np.array([problem.distance(p) if np.isfinite(p).all() else np.inf for p in x])
-            late = x[draws // 4 :]
-            per_draw = (spent[-1] - spent[draws // 4 - 1]) / len(late)
+            skip = len(x) - draws + draws // 4
+            late = x[skip:]
+            per_draw = (spent[-1] - spent[skip - 1]) / len(late)
             share = effective_share(problem, late) if finite else 0.0
             row = {
                 "target": problem.name, "method": method, "setting": setting, "reached": reached(spent, off, REACHED * problem.floor),
@@ -309,15 +316,23 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
             curves[problem.name, method, setting] = spent, off
-            best = counts.get((problem.name, method))
-            if best is None or row["reached"] < best["reached"]:
-                counts[problem.name, method] = row
+    for row in rows:
+        key = row["target"], row["method"]
+        right = [
+            r
+            for r in rows
+            if (r["target"], r["method"]) == key and (r["covariance off"] or np.inf) < RIGHT
+        ]
+        right = right or [r for r in rows if (r["target"], r["method"]) == key]
+        counts[key] = min(right, key=lambda r: r["reached"])
+        draw_costs[key] = min(r["an effective draw"] for r in right)
     claim.table(
         "gradients of a chain",
         ["target", "method", "setting", "reached", "gradients", "a draw", "an effective draw", "distance", "exact", "covariance off", "seconds"],
         rows,
         "reached: spent when the distance of all chains' positions first is as small; inf: not within the run. a draw and covariance off\n"
-        "(mean size of the entries of cov - I in coordinates in which exact draws are standard): the last three quarters of the run;\n"
+        "(mean size of the entries of cov - I in coordinates in which exact draws are standard): the last three quarters of the run, of NUTS\n"
+        "after warm-up, which is part of the rest;\n"
         "seconds: with compilation.",
     )  # fmt: skip
     for problem in problems:
@@ -332,6 +347,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ratio <= TENTH,
             )
             claim.check(f"{problem.name}: reached with fewer gradients than NUTS", text, ratio < 1)
+            costs = [draw_costs[problem.name, m] for m in ("adaptive", "NUTS")]
+            claim.check(
+                f"{problem.name}: an effective draw, settled, costs fewer gradients than with NUTS",
+                f"{costs[0]:.0f} against {costs[1]:.0f}",
+                costs[0] < costs[1],
+            )
             claim.check(
                 f"{problem.name}: covariances at least as good as those of NUTS",
                 f"off by {ours['covariance off']:.3g} against {peer['covariance off']:.3g}",

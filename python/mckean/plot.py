@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["learning_rates", "spectral_density"]
+from mckean._array import to_numpy
+from mckean._errors import as_count
+
+__all__ = ["learning_rates", "paths", "spectral_density", "steps"]
 
 _FLOOR = 1e-5  # of the highest point, below which densities are not shown
 
@@ -134,4 +137,150 @@ def learning_rates(advice: Any, ax: Any = None) -> Any:
     ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="largest stable rate")
     ax.set_ylim(rate.min() / 2, 2 * max(rate.max(), min(limit, 4 * rate.max())))
     ax.legend()
+    return ax
+
+
+def paths(solution: Any, ax: Any = None, *, coordinate: int = 0, count: int = 30) -> Any:
+    """Draw paths of a stochastic differential equation over time, with the mean and the 5 and 95 per
+    cent quantiles of all.
+
+    Parameters
+    ----------
+    solution : mckean.sde.Solution
+        Paths that failed count up to where they did.
+    ax : matplotlib axes, optional
+        By default of a new figure.
+    coordinate : int
+        Which of the d coordinates.
+    count : int
+        How many paths to draw, the first ones.
+
+    Returns
+    -------
+    matplotlib axes
+
+    Raises
+    ------
+    ImportError
+        Without Matplotlib.
+    TypeError, ValueError
+        If `solution` or `ax` is something else, or a number is out of range.
+
+    See Also
+    --------
+    mckean.sde.sdeint, steps
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mckean as mk
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from mckean import plot
+    >>> solution = mk.sdeint(
+    ...     mk.sde.OrnsteinUhlenbeck(1.0), np.ones((50, 1)), np.linspace(0, 2, 21),
+    ...     solver=mk.sde.ShARK(), controller=0.1)
+    >>> plot.paths(solution, count=10).get_xlabel()
+    'time'
+    """
+    for name in ("ys", "ts", "stats"):
+        if not hasattr(solution, name):
+            raise TypeError(f"solution: expected a Solution, got {type(solution).__name__}")
+    ys, ts = to_numpy(solution.ys), solution.ts
+    coordinate = as_count(coordinate, "coordinate")
+    if coordinate >= ys.shape[2]:
+        raise ValueError(f"coordinate: expected less than {ys.shape[2]}, got {coordinate}")
+    y = ys[:, :, coordinate].astype(float)
+    shown = y[:, : as_count(count, "count")]
+    known = np.isfinite(y).any(axis=1)
+    ax = _axes(ax)
+    if known.any():
+        low, high = np.nanquantile(y[known], [0.05, 0.95], axis=1)
+        ax.fill_between(
+            ts[known], low, high, alpha=0.2, lw=0, color="tab:blue", label="5 to 95 per cent"
+        )
+        ax.plot(ts[known], np.nanmean(y[known], axis=1), lw=2, color="tab:blue", label="mean")
+        ax.legend()
+    ax.plot(ts, shown, lw=0.6, alpha=0.6, color="tab:gray", zorder=1)
+    ax.set(xlabel="time", ylabel="y" if ys.shape[2] == 1 else f"y[{coordinate}]")
+    return ax
+
+
+def steps(result: Any, ax: Any = None) -> Any:
+    """Draw how many adaptive steps the paths took.
+
+    Of a solution of an equation: the histogram of the mean step sizes of its paths. Of a run of
+    adaptive chains: the steps between positions that were saved, the median of the chains and
+    their 5 and 95 per cent quantiles.
+
+    Parameters
+    ----------
+    result : mckean.sde.Solution or mckean.Result
+        Of `mckean.sde.sdeint`, or of `mckean.run` with a chain that has a controller.
+    ax : matplotlib axes, optional
+        By default of a new figure.
+
+    Returns
+    -------
+    matplotlib axes
+
+    Raises
+    ------
+    ImportError
+        Without Matplotlib.
+    TypeError, ValueError
+        If `result` or `ax` is something else, or `result` has fewer than two saved positions.
+
+    See Also
+    --------
+    mckean.sde.PIDController, mckean.samplers.UnderdampedLangevin, paths
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mckean as mk
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from mckean import plot
+    >>> funnel = mk.targets.Funnel(3)
+    >>> chain = mk.samplers.UnderdampedLangevin(
+    ...     funnel, 1.0, controller=mk.sde.PIDController(0.0, 0.1, dtmin=2**-10))
+    >>> result = mk.run(chain, funnel.sample(20), 5, seed=1, progress=False)
+    >>> plot.steps(result).get_xlabel()
+    'saved position'
+    """
+    stats = getattr(result, "stats", None)
+    accepted = stats.get("accepted") if isinstance(stats, dict) else None
+    if accepted is None or not 1 <= np.ndim(accepted) <= 2:
+        raise TypeError(
+            f"result: expected counts of accepted steps in stats, got {type(result).__name__}"
+        )
+    if np.ndim(accepted) == 2:
+        counts = np.diff(np.asarray(accepted, float), axis=0)
+        if not counts.size:
+            raise ValueError(f"result: expected at least two saved positions, got {len(accepted)}")
+        ax = _axes(ax)
+        at = np.arange(1, len(counts) + 1)
+        low, middle, high = np.quantile(counts, [0.05, 0.5, 0.95], axis=1)
+        ax.fill_between(
+            at, low, high, alpha=0.25, lw=0, color="tab:blue", label="5 to 95 per cent of chains"
+        )
+        ax.plot(at, middle, color="tab:blue", lw=1.5, label="median")
+        ax.set(xlabel="saved position", ylabel="accepted steps since the one before")
+        ax.set_ylim(bottom=0)
+        ax.legend()
+        return ax
+    times = getattr(result, "ts", None)
+    if times is None:
+        raise TypeError(f"result: expected a Solution, got {type(result).__name__}")
+    moved = np.asarray(accepted)[np.asarray(accepted) > 0]
+    if not moved.size:
+        raise ValueError("result: expected paths with accepted steps, got none")
+    ax = _axes(ax)
+    sizes = (times[-1] - times[0]) / moved
+    low, high = sizes.min(), sizes.max()
+    wide = high > 1.001 * low
+    bins = np.geomspace(low, high, 41) if wide else np.linspace(0.9 * low, 1.1 * high, 12)
+    ax.hist(sizes, bins=bins, color="tab:blue", alpha=0.7)
+    if high > 3 * low:
+        ax.set_xscale("log")
+    ax.set(xlabel="mean step size", ylabel="paths")
     return ax

@@ -1,4 +1,5 @@
-"""The main job on real data: the posterior of a logistic regression, by many underdamped Langevin chains."""
+"""The main job on real data: the posterior of a logistic regression, by many underdamped Langevin chains, of constant
+steps and of steps chosen by their error."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 
 import mckean as mk
+from mckean import plot
 
 __all__ = ["main"]
 
 _STEP, _BURN_IN, _THIN = 0.1, 200, 10
+_APART, _TOLERANCE = 1.0, 2.0  # of adaptive chains: time between positions, error of a step
 
 
 def _data() -> tuple[Any, ...]:
@@ -91,18 +94,55 @@ def main(folder: Path, *, chains: int = 1000, n_steps: int = 1640) -> int:
         f"smallest ESS           {least:,.0f} of {len(draws):,} draws  ({least / seconds:,.0f} per second)"
     )
     print(f"largest R-hat          {worst:.3f}")
-    path = _picture(folder, draws, probability, y_test, names)
+    adaptive, off = _adaptive(target, x0, min(n_steps * _STEP, 164.0), (mean, sd))
+    path = _picture(folder, draws, probability, y_test, names, adaptive)
     print(f"picture                {path}")
-    return 0 if result.converged and worst < 1.05 else 1
+    return 0 if result.converged and worst < 1.05 and adaptive.converged and off < 1.0 else 1
 
 
-def _picture(folder: Path, draws: Any, probability: Any, y_test: Any, names: list[str]) -> Path:
+def _adaptive(target: Any, x0: Any, time_span: float, known: tuple[Any, Any]) -> tuple[Any, float]:
+    """The same posterior with steps of every chain chosen by their error, which nobody has to tune."""
+    chains, n_positions = min(len(x0), 200), max(8, round(time_span / _APART))
+    controller = mk.sde.PIDController(0.0, _TOLERANCE, dtmin=2.0**-8)
+    sampler = mk.samplers.UnderdampedLangevin(
+        target, _APART, scheme="quicsort", controller=controller
+    )
+    start = time.perf_counter()
+    result = mk.run(sampler, x0[:chains], n_positions, seed=1)
+    seconds = time.perf_counter() - start
+    late = result.x[n_positions // 4 :].reshape(-1, target.dim)
+    off = float(np.abs((late.mean(axis=0) - known[0]) / known[1]).max())
+    spread = float(np.abs(late.std(axis=0) / known[1] - 1).max())
+    accepted, rejected, gradients = (
+        result.stats[name].astype(float) for name in ("accepted", "rejected", "gradients")
+    )
+    counts = np.diff(accepted, axis=0)
+    print(f"\nadaptive steps         {chains} chains over a time of {n_positions * _APART:g}")
+    print(
+        f"step size              {_APART / max(accepted[0].mean(), 1):.3f} from a wide start, "
+        f"{_APART / max(counts[len(counts) // 2 :].mean(), 1):.3f} later; "
+        f"{rejected[-1].sum() / (accepted[-1].sum() + rejected[-1].sum()):.0%} of attempts rejected"
+    )
+    print(
+        f"gradient evaluations   {gradients[-1].mean():.0f} per chain, "
+        f"from {gradients[-1].min():.0f} to {gradients[-1].max():.0f}"
+    )
+    print(f"time                   {seconds:.1f} s")
+    print(
+        f"against constant steps means within {off:.2f}, deviations within {spread:.1%} of a deviation"
+    )
+    return result, off
+
+
+def _picture(
+    folder: Path, draws: Any, probability: Any, y_test: Any, names: list[str], adaptive: Any
+) -> Path:
     import matplotlib.pyplot as plt
 
     mean = draws.mean(axis=0)
     order = np.argsort(mean)
     figure, axes = plt.subplots(
-        1, 3, figsize=(14, 6.2), width_ratios=[1.25, 1, 1], layout="constrained"
+        1, 4, figsize=(18, 6.2), width_ratios=[1.25, 1, 1, 1], layout="constrained"
     )
     at = np.arange(len(order))
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
@@ -129,6 +169,7 @@ def _picture(folder: Path, draws: Any, probability: Any, y_test: Any, names: lis
     )
     axes[2].set_yscale("symlog", linthresh=5)
     axes[2].legend()
+    plot.steps(adaptive, axes[3]).set(title="Adaptive chains: steps for a unit of time")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "posterior.png"
     figure.savefig(path, dpi=120)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import mckean as mk
 from mckean import BrownianTree
 from mckean import sde as S
-from mckean.sde import _drive
+from mckean.sde import _drive, _integrate
 
 MU, SIGMA = 0.3, 0.5
 STRATONOVICH = [
@@ -369,6 +369,30 @@ def test_a_rejected_step_asks_the_same_path_again():
         assert again.size == out.stats["rejected"][path]
         assert (t[moving, path][again + 1] < t[moving, path][again]).all()
         assert moving.sum() == out.stats["accepted"][path] + out.stats["rejected"][path]
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+def test_no_piece_is_shorter_than_a_leaf(doubled):
+    dtmin = 2.0**-4
+    controller = S.PIDController(0, 1e-6, dtmin=dtmin, dtmax=dtmin)
+    ts = np.array([0, 0.33, 0.33 + 1.05 * dtmin, 1])  # its second gap falls into two equal parts
+    solver = S.StepDoubling(S.Heun()) if doubled else S.SPaRK()
+    tol, gaps = _integrate._smallest(controller, ts, solver.pieces), []
+    tree = BrownianTree(1, (4, 1), tol=tol, levy_area="space-time")
+
+    class Watched:
+        shape, t0, t1, tol, levy_area, dtype = (4, 1), 0.0, 1.0, tree.tol, "space-time", "float64"
+
+        def increment(self, s, t):
+            gaps.extend((t - s)[t > s].tolist())
+            return tree.increment(s, t)
+
+    call = dict(solver=solver, controller=controller)
+    S.sdeint(gbm(), np.ones((4, 1)), ts, tree=Watched(), **call)
+    assert tol <= min(gaps) < 1.1 * tol
+    coarse = BrownianTree(1, (4, 1), tol=2 * tol, levy_area="space-time")
+    with pytest.raises(ValueError, match="tree: expected tol"):
+        S.sdeint(gbm(), np.ones((4, 1)), ts, tree=coarse, **call)
 
 
 # ---- per-path steps, compaction, counts ----

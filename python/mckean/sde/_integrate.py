@@ -186,12 +186,7 @@ def reverse(
 
 def _smallest(controller: Any, times: Any, pieces: int) -> float:
     """A bound below the gaps between all times the path is asked for."""
-    smallest = float(controller.smallest_step(times))
-    if not controller.adaptive:
-        return smallest / pieces
-    # Half of dtmin, or the least gap between times that are hit; that half is there for the pieces already.
-    hit = np.append(times[0], controller.stops(times).times)
-    return min(smallest, float(np.diff(hit).min()) / pieces)
+    return float(controller.smallest_step(times)) / pieces
 
 
 def _by_state(controller: Any) -> bool:

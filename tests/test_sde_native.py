@@ -12,6 +12,7 @@ import mckean as mk
 from mckean import sde
 from mckean.samplers import _schemes
 from mckean.sde import _integrate, _native
+from mckean.sde._controllers import plan
 
 
 # A path is not a smooth function of time, so steps that differ in their last digit soon lead elsewhere. With factors of 2
@@ -309,7 +310,7 @@ def test_rejected_ends_are_kept_within_their_room():
     ts = np.array([0.0, 1.0])
     for controller, taken in ((wild, False), (tame, True)):
         tree = mk.BrownianTree(1, (2, 3), tol=2.0**-24)
-        found = _integrate.route(equation, y, ts, sde.Heun(), controller, tree)
+        found = _integrate.route(equation, y, plan(controller, ts, "diagonal"), sde.Heun(), tree)
         assert (found is not None) == taken
 
 

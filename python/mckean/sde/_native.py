@@ -270,7 +270,7 @@ def integrate(
     if device == "cpu":
         counts, failed = np.zeros((n, 4), np.int64), np.full(n, np.nan)
         own = None if clocks is None else np.array(clocks, np.float64)
-        block = n if report is None else max(-(-n // 32), 64)
+        block = n if report is None else 16 * -(-n // 512)  # whole registers of paths
         for first in range(0, n, block):
             part = slice(first, min(first + block, n))
             whole = block >= n

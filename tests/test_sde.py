@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import mckean as mk
 from mckean import BrownianTree
 from mckean import sde as S
-from mckean.sde import _drive
+from mckean.sde import _drive, _integrate, _route
+from mckean.sde._controllers import plan
+from mckean.sde._rows import paths_of
 
 MU, SIGMA = 0.3, 0.5
 STRATONOVICH = [
@@ -39,6 +41,11 @@ def gbm(sense="stratonovich", slope=True):
     if sense == "ito":
         return ito
     return S.SDE(lambda t, y: MU * y, lambda t, y: SIGMA * y, interpretation="stratonovich")
+
+
+def native_gbm():
+    """The same in native code."""
+    return S.GeometricBrownian(MU + SIGMA**2 / 2, SIGMA).to_stratonovich()
 
 
 def ou():
@@ -425,7 +432,196 @@ def test_a_rejected_step_asks_the_same_path_again():
         assert moving.sum() == out.stats["accepted"][path] + out.stats["rejected"][path]
 
 
+@pytest.mark.parametrize("doubled", [False, True])
+def test_no_piece_is_shorter_than_a_leaf(doubled):
+    dtmin = 2.0**-4
+    controller = S.PIDController(0, 1e-6, dtmin=dtmin, dtmax=dtmin)
+    ts = np.array([0, 0.33, 0.33 + 1.05 * dtmin, 1])  # its second gap falls into two equal parts
+    solver = S.StepDoubling(S.Heun()) if doubled else S.SPaRK()
+    tol, gaps = _integrate._smallest(plan(controller, ts, "diagonal"), solver), []
+    tree = BrownianTree(1, (4, 1), tol=tol, levy_area="space-time")
+
+    class Watched:
+        shape, t0, t1, tol, levy_area, dtype = (4, 1), 0.0, 1.0, tree.tol, "space-time", "float64"
+
+        def increment(self, s, t):
+            gaps.extend((t - s)[t > s].tolist())
+            return tree.increment(s, t)
+
+    call = dict(solver=solver, controller=controller)
+    S.sdeint(gbm(), np.ones((4, 1)), ts, tree=Watched(), **call)
+    assert tol <= min(gaps) < 1.1 * tol
+    coarse = BrownianTree(1, (4, 1), tol=2 * tol, levy_area="space-time")
+    part = "a quarter" if doubled else "half"
+    with pytest.raises(ValueError, match=f"tree: expected tol of .* {part} of dtmin = 0.0625, got"):
+        S.sdeint(gbm(), np.ones((4, 1)), ts, tree=coarse, **call)
+
+
 # ---- per-path steps, compaction, counts ----
+
+
+class Opaque:
+    """A path that is no tree and cannot be cut."""
+
+    def __init__(self, tree):
+        self._tree = tree
+        self.shape, self.levy_area, self.dtype = tree.shape, tree.levy_area, tree.dtype
+
+    def increment(self, s, t):
+        return self._tree.increment(s, t)
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch", "jax"])
+def test_some_paths_of_a_tree_have_the_bits_of_the_whole(framework):
+    if framework != "numpy":
+        pytest.importorskip(framework)
+    rng = np.random.default_rng(1)
+    n = 2000
+    tree = BrownianTree(
+        4, (n, 2), t0=1.0, t1=3.0, levy_area="space-time", dtype="float32", like=framework
+    )
+    s = 1 + rng.uniform(size=n)
+    t = s + rng.uniform(size=n) * (s < 1.7)
+    whole = tree.increment(s, t)
+    for rows in ([7], [0, 1, 2], [5, 900, 901, 1999], rng.permutation(n)[:9], np.arange(n)):
+        rows = np.sort(rows)
+        for source in (tree, Opaque(tree)):
+            part = paths_of(source, rows, s).increment(s[rows], t[rows])
+            assert part.K is None
+            for name in "WH":
+                mine, every = getattr(part, name), getattr(whole, name)
+                assert type(mine) is type(every)
+                assert (np.asarray(mine) == np.asarray(every)[rows]).all()
+
+
+@pytest.mark.parametrize("revisit", [False, True])
+def test_paths_of_a_clock_go_on_as_before(revisit):
+    rng = np.random.default_rng(3)
+    n, ts = 40, np.array([0.0, 0.3, 1.0])
+    controller = S.PIDController(0, 1e-2, kd=0.05, dtmin=2.0**-9, jump_ts=[0.5], revisit=revisit)
+    clock = controller.start(ts, n, 1.5)
+    for _ in range(6):
+        clock.judge(np.exp(rng.normal(size=n)))
+    rows = np.array([0, 3, 4, 38])
+    part = clock.take(rows)
+    while part.active.any():
+        for name in ("s", "t", "left", "right", "active", "after_jump", "before_jump"):
+            assert (getattr(part, name) == getattr(clock, name)[rows]).all()
+        scaled = np.exp(rng.normal(size=n))
+        assert (part.judge(scaled[rows]) == clock.judge(scaled)[rows]).all()
+        here = np.isin(clock.saves[0], rows)
+        assert (rows[part.saves[0]] == clock.saves[0][here]).all()
+        assert (part.saves[1] == clock.saves[1][here]).all()
+    for name in ("accepted", "rejected", "clamped"):
+        assert (getattr(part, name) == getattr(clock, name)[rows]).all()
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_stragglers_far_apart_are_those_of_the_whole_batch(opaque):
+    sde = S.SDE(lambda t, y: -y, lambda t, y: 0.1 * y, interpretation="stratonovich")
+    y0 = np.full((900, 1), 1e-6)
+    y0[[3, 500, 510, 899], 0] = 1e3, 5e2, 8e2, 2e2
+    tree = BrownianTree(2, y0.shape, tol=2.0**-13, levy_area="space-time")
+    call = dict(solver=S.StepDoubling(S.Heun()), tree=Opaque(tree) if opaque else tree)
+    call["controller"] = S.PIDController(0, 1e-2, dtmin=2.0**-11, dt0=0.1)
+    small = S.sdeint(sde, y0, [0, 0.4, 1], **call)
+    large = S.sdeint(sde, y0, [0, 0.4, 1], compact=False, **call)
+    assert (small.ys == large.ys).all()
+    assert all((small.stats[k] == large.stats[k]).all() for k in small.stats)
+
+
+def test_steps_that_are_too_long_at_the_shortest_are_counted():
+    dtmin = 2.0**-6
+    controller = S.PIDController(0, 1e-30, dtmin=dtmin, dtmax=dtmin)
+    y0, call = np.ones((5, 1)), dict(solver=S.SPaRK(), controller=controller, seed=3)
+    mine = S.sdeint(gbm(), y0, [0, 1], **call)
+    assert (mine.stats["clamped"] == 64).all() and (mine.stats["accepted"] == 64).all()
+    native = S.sdeint(native_gbm(), y0, [0, 1], **call)
+    assert (native.stats["clamped"] == 64).all()
+    loose = S.PIDController(0, 10.0, dtmin=dtmin)
+    for sde in (gbm(), native_gbm()):
+        out = S.sdeint(sde, y0, [0, 1], solver=S.SPaRK(), controller=loose)
+        assert not out.stats["clamped"].any()
+        assert (
+            not S.sdeint(sde, y0, [0, 1], solver=S.SPaRK(), controller=0.25).stats["clamped"].any()
+        )
+
+
+@pytest.mark.parametrize("controller", [0.05, S.PIDController(0, 1e-3, dtmin=2.0**-7)])
+def test_a_step_that_fails_is_not_an_accepted_one(controller):
+    sde = S.SDE(exploding, lambda t, y: 0 * y, interpretation="stratonovich")
+
+    def compiled(name):
+        prototype = ctypes.CFUNCTYPE(
+            None,
+            ctypes.c_double,
+            ctypes.POINTER(ctypes.c_double),
+            ctypes.POINTER(ctypes.c_double),
+            ctypes.c_void_p,
+        )
+        rule = (lambda y: y * y) if name == "drift" else (lambda y: 0.0)
+
+        def f(t, y, out, user):
+            out[0] = math.inf if not abs(y[0]) < 1e150 else rule(y[0])
+
+        return prototype(f)
+
+    native = S.SDE(
+        compiled("drift"),
+        compiled("diffusion"),
+        interpretation="stratonovich",
+        dim=1,
+        noise_dim=1,
+    )
+    y0 = np.array([[0.1], [2.0]])
+    found = []
+    for one in (sde, native):
+        with pytest.warns(mk.ConvergenceWarning):
+            out = S.sdeint(one, y0, [0, 0.25, 1], solver=S.SPaRK(), controller=controller, seed=1)
+        assert not out.converged and np.isnan(out.ys[-1, 1, 0])
+        found.append(out)
+    for name in ("accepted", "rejected", "clamped", "evaluations", "failed_time"):
+        assert (found[0].stats[name] == found[1].stats[name]).all(), name
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("controller", [0.01, S.PIDController(0, 1e-3, dtmin=2.0**-8)])
+def test_progress_before_time_zero(controller, capsys):
+    y0 = np.ones((40, 1))
+    sdes = [gbm(), native_gbm()]
+    for sde in sdes:
+        S.sdeint(sde, y0, [-10, -5], solver=S.SPaRK(), controller=controller, progress=True)
+        shown = capsys.readouterr().err
+        assert "100%" in shown and "200%" not in shown and "101%" not in shown
+
+
+def test_parts_of_a_long_grid_are_solved_one_after_the_other(monkeypatch):
+    sde = native_gbm()
+    y0, ts = np.ones((20, 2)), [0, 0.001, 0.31, 0.5, 0.93, 1]
+    call = dict(solver=S.SPaRK(), controller=0.01, seed=2)
+    whole = S.sdeint(sde, y0, ts, **call)
+    for steps in (1, 7, 31, 50):
+        monkeypatch.setattr(_route, "_PART_STEPS", steps)
+        parts = S.sdeint(sde, y0, ts, **call)
+        assert (parts.ys == whole.ys).all()
+        assert all((parts.stats[k] == whole.stats[k]).all() for k in whole.stats)
+        monkeypatch.setattr(_drive, "_PART_STEPS", steps)
+        plain = S.sdeint(gbm(), y0, ts, **call)
+        assert np.allclose(plain.ys, whole.ys, rtol=1e-12)
+
+
+def test_times_far_from_zero_have_a_default_shortest_step():
+    t0 = 1e6
+    out = S.sdeint(
+        gbm(),
+        np.ones((3, 1)),
+        [t0, t0 + 1e-3],
+        solver=S.SPaRK(),
+        controller=S.PIDController(0, 1e-2),
+    )
+    assert out.converged
+    with pytest.raises(ValueError, match="dtmin: expected a step that changes"):
+        S.PIDController(0, 1e-2, dtmin=1e-9).start([t0, t0 + 1e-3], 1, 1.5)
 
 
 def test_paths_that_are_done_leave_the_batch():
@@ -539,7 +735,13 @@ def test_steps_on_a_grid_are_those_of_the_clock(step, ts, jumps):
         return
     controller, times = S.ConstantStep(step, jump_ts=jumps), np.array(ts)
     clock = _drive._clock_steps(controller.start(times, 1))
-    assert list(_drive.shared_steps(controller, times, 1.0, "diagonal")) == list(clock)
+    told, clock = plan(controller, times, "diagonal"), list(clock)
+    assert list(_drive.shared_steps(told, 1.0, "diagonal")) == clock
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_drive, "_PART_STEPS", 3)
+        assert list(_drive.shared_steps(told, 1.0, "diagonal")) == clock
+        back = list(_drive.steps_back(told, 1.0, "diagonal"))
+    assert [step for run in reversed(back) for step in run] == clock
 
 
 # ---- failures ----

@@ -179,7 +179,8 @@ def test_random_rejections_change_no_statistic():
     )
     rule = Forced(0.0, 1e-2, dtmin=2**-8)
     assert rule.revisits(sde.noise)
-    solution = S.sdeint(sde, np.zeros((n, 2)), [0.0, 1.0], solver=S.Heun(), controller=rule, seed=6)
+    call = dict(solver=S.Heun(), controller=rule, seed=6)
+    solution = S.sdeint(sde, np.zeros((n, 2)), [0.0, 1.0], compact=False, **call)
     assert solution.stats["rejected"].mean() > 3
     y, cov = solution.ys[-1], matrix @ matrix.T * (1 - np.exp(-2.0)) / 2
     error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)

@@ -66,7 +66,10 @@ def _host_times(t: Any, name: str) -> np.ndarray[Any, Any]:
 
 
 def _is_single(t: Any) -> bool:
-    return str(getattr(t, "dtype", "")).endswith("float32")
+    dtype = getattr(t, "dtype", "")
+    if isinstance(dtype, np.dtype):  # their names take longer than the comparison
+        return dtype == np.float32
+    return str(dtype).endswith("float32")
 
 
 class _Times:

@@ -201,7 +201,9 @@ class SubSteps:
         return Pace(
             np.full(n, proposal),
             np.ones((n, 2)),
-            *(np.zeros(n, np.int64) for _ in range(3)),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
             np.full(n, int(fsal), np.int64),
             np.full(n, np.nan),
         )
@@ -325,6 +327,7 @@ class SubSteps:
         found = paths.ys[0]
         gone = ~np.isnan(pace.failed_time)
         counts = np.where(gone[:, None], 0, paths.counts)
+        counts[:, 2] += fsal & ~gone  # the gradient below
         failed_time = np.where(gone, pace.failed_time, paths.failed)
         failed_now = ~gone & ~np.isnan(paths.failed)
         if failed_now.any():
@@ -340,7 +343,7 @@ class SubSteps:
         )
         parts = [found[:, :d], found[:, d:]]
         results = [_combine_checked(x, _ONE, [as_input(a, "x").data])[0].result() for a in parts]
-        if fsal:  # native code begins with a gradient of its own and keeps the last one
+        if fsal:  # native code begins with a gradient of its own and keeps its last one
             results.append(self._target.gradient(results[0], x).array)
         return results, after, int(counts[:, 2].max(initial=0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ __all__ = [
     "Clock",
     "ConstantStep",
     "PIDController",
+    "Plan",
     "Stops",
     "least_step",
+    "plan",
     "save_times",
     "step_limits",
     "stops_of",
@@ -138,6 +141,18 @@ class Clock:
     """
 
     shared = False
+    by_path: tuple[str, ...] = (
+        "s",
+        "t",
+        "active",
+        "accepted",
+        "rejected",
+        "clamped",
+        "failed",
+        "failed_time",
+        "_next",
+        "_last_jump",
+    )  # the attributes with one entry per path; a subclass adds its own
 
     def __init__(self, ts: Floats, n: int, stops: Stops) -> None:
         self.n = as_count(n, "n")
@@ -191,6 +206,16 @@ class Clock:
     def judge_states(self, y0: Any, y1: Any) -> Mask:
         """Like `judge`, for controllers that look at the states (n, d) at both ends (`uses_states`)."""
         raise NotImplementedError
+
+    def take(self, rows: Any) -> Clock:
+        """Return the clock of these paths alone, shape (k,) of indices; it goes on as they would have here."""
+        rows = np.asarray(rows, np.int64)
+        part = copy.copy(self)
+        for name in self.by_path:
+            setattr(part, name, getattr(self, name)[rows])
+        part.n = rows.size
+        part.saves = (np.empty(0, np.int64), np.empty(0, np.int64))
+        return part
 
     def fail(self, mask: Any) -> None:
         """Stop these paths at their time `s`."""
@@ -260,25 +285,53 @@ class ConstantStep:
 
     def stops(self, ts: Any) -> Stops:
         """Return the times that are hit exactly after ``ts[0]``."""
-        return stops_of(save_times(ts), np.empty(0), self.jump_ts, self.step)
+        return self._stops(save_times(ts))
+
+    def _stops(self, ts: Floats) -> Stops:
+        return stops_of(ts, np.empty(0), self.jump_ts, self.step)
 
     def grid(self, ts: Any) -> Floats:
         """Return all times, from ``ts[0]``, at which steps to save at `ts` begin and end."""
         ts = save_times(ts)
-        times = np.append(ts[0], self.stops(ts).times)
-        count = math.ceil((times[-1] - ts[0]) / self.step) + 1
-        grid = ts[0] + self.step * np.arange(1.0, count)
-        grid = grid[grid < times[-1]]
-        if grid.size:
-            at = np.searchsorted(times, grid)
-            beside = np.minimum(np.abs(grid - times[at - 1]), np.abs(times[at] - grid))
-            grid = grid[beside > self._near(ts)]
-        return np.sort(np.concatenate([times, grid]))
+        return self._part(ts, self.stops(ts), 0, self._cells(ts))
+
+    def _cells(self, ts: Floats) -> int:
+        return math.ceil(float(ts[-1] - ts[0]) / self.step)
+
+    def _parts(
+        self, ts: Floats, stops: Stops, count: int, *, forth: bool = True
+    ) -> Iterator[Floats]:
+        """The times of `grid` by about `count`, each part from where the one before it ended; or the last part
+        first."""
+        cells = self._cells(ts)
+        firsts = range(0, cells, count)
+        for first in firsts if forth else reversed(firsts):
+            part = self._part(ts, stops, first, min(first + count, cells))
+            if part.size > 1:
+                yield part
+
+    def _part(self, ts: Floats, stops: Stops, first: int, last: int) -> Floats:
+        """The times of `grid` from whole step `first` to `last`; parts next to each other share one time."""
+        times = np.append(ts[0], stops.times)
+        if times.size == 1:
+            return times
+        grid = np.minimum(ts[0] + self.step * np.arange(first, last + 1.0), times[-1])
+        at = np.clip(np.searchsorted(times, grid), 1, times.size - 1)
+        below, above = times[at - 1], times[at]
+        near = self._near(ts)
+        grid = np.where(above - grid <= near, above, np.where(grid - below <= near, below, grid))
+        if last >= self._cells(ts):
+            grid[-1] = times[-1]
+        inside = times[np.searchsorted(times, grid[0]) : np.searchsorted(times, grid[-1], "right")]
+        return np.unique(np.concatenate([inside, grid]))
 
     def smallest_step(self, ts: Any) -> float:
         """Return the shortest step that will be taken to save at `ts`."""
         ts = save_times(ts)
-        times = np.append(ts[0], self.stops(ts).times)
+        return self._least(ts, self.stops(ts))
+
+    def _least(self, ts: Floats, stops: Stops) -> float:
+        times = np.append(ts[0], stops.times)
         if times.size == 1:
             return self.step
         cells = np.floor((times - ts[0]) / self.step)
@@ -297,11 +350,14 @@ class ConstantStep:
     ) -> Clock:
         """Return a clock for `n` paths; `order`, `noise` and `y0` do not matter."""
         ts = save_times(ts)
-        if self.step < 16 * math.ulp(float(np.abs(ts[[0, -1]]).max())):
+        self._refuse(ts)
+        return _ConstantClock(self, ts, n)
+
+    def _refuse(self, ts: Floats) -> None:
+        if self.step < _least_length(ts):
             raise ValueError(
                 f"step: expected a step that changes times near {ts[-1]}, got {self.step}"
             )
-        return _ConstantClock(self, ts, n)
 
 
 class _ConstantClock(Clock):
@@ -354,9 +410,10 @@ class PIDController:
     kp, ki, kd : float
         Proportional, integral and derivative weights.
     dtmin : float, optional
-        Steps this short are accepted whatever their error; ``2**-20`` of the time span by default. The law of the
-        path needs a tree whose `tol` is at most half of it. Two kinds of steps may be shorter: between two save
-        times that lie closer, and two equal parts of a gap below ``2 * dtmin``.
+        Steps this short are accepted whatever their error; ``2**-20`` of the time span by default, but no less than
+        float64 times resolve. The law of the path needs a tree whose `tol` is at most half of it, a quarter with
+        `StepDoubling`. Two kinds of steps may be shorter: between two save times that lie closer, and two equal parts
+        of a gap below ``2 * dtmin``.
     dtmax : float, optional
         The longest step; the time span by default.
     dt0 : float, optional
@@ -485,19 +542,87 @@ class PIDController:
         self, ts: Any, n: int, order: Any, *, noise: str = "diagonal", y0: Any = None
     ) -> Clock:
         """Return a clock for `n` paths and an error of this `order`; `y0` does not matter."""
-        return _PIDClock(self, save_times(ts), n, positive(order, "order"), self.revisits(noise))
+        ts = save_times(ts)
+        limits = self.limits(ts)
+        stops = stops_of(ts, self.step_ts, self.jump_ts, limits[1])
+        return self._clock(ts, n, order, noise, stops, limits)
+
+    def _clock(
+        self,
+        ts: Floats,
+        n: int,
+        order: Any,
+        noise: str,
+        stops: Stops,
+        limits: tuple[float, float, float],
+    ) -> Clock:
+        return _PIDClock(self, ts, n, positive(order, "order"), self.revisits(noise), stops, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a controller says of one set of save times, asked once.
+
+    Attributes
+    ----------
+    controller : object
+    ts : array, shape (n_saves,), float64
+    smallest : float
+        A bound below all steps.
+    stops : Stops or None
+    limits : tuple of float or None
+        The first, the shortest and the longest step. This and `stops` are None for controllers of other classes than
+        those here, which need not know them.
+    """
+
+    controller: Any
+    ts: Floats
+    smallest: float
+    stops: Stops | None = None
+    limits: tuple[float, float, float] | None = None
+
+    def start(self, n: int, order: Any, noise: str, **states: Any) -> Clock:
+        if type(self.controller) is PIDController:
+            assert self.stops is not None and self.limits is not None
+            return self.controller._clock(self.ts, n, order, noise, self.stops, self.limits)
+        clock: Clock = self.controller.start(self.ts, n, order, noise=noise, **states)
+        return clock
+
+
+def plan(controller: Any, ts: Floats, noise: str) -> Plan:
+    """Ask `controller` about the checked times `ts`; ValueError where its steps do not fit them."""
+    kind = type(controller)
+    if kind is ConstantStep:
+        controller._refuse(ts)
+        stops = controller._stops(ts)
+        return Plan(controller, ts, controller._least(ts, stops), stops)
+    if kind is PIDController:
+        limits = step_limits(controller, ts)
+        stops = stops_of(ts, controller.step_ts, controller.jump_ts, limits[1])
+        return Plan(controller, ts, least_step(ts, stops, limits[1]), stops, limits)
+    if not controller.adaptive:
+        controller.start(ts, 1, 1.0, noise=noise)
+    return Plan(controller, ts, float(controller.smallest_step(ts)))
+
+
+def _least_length(ts: Floats) -> float:
+    """Shorter steps might not change times as large as these."""
+    return 16 * math.ulp(float(np.abs(ts[[0, -1]]).max()))
 
 
 def step_limits(controller: Any, ts: Floats) -> tuple[float, float, float]:
     """First, shortest and longest step of an adaptive controller; None stands for the defaults."""
     span = float(ts[-1] - ts[0])
     finer = getattr(controller, "_finer", 1.0)
-    dtmin = span * 2.0**-20 / finer if controller.dtmin is None else controller.dtmin
+    least = _least_length(ts)
+    dtmin = controller.dtmin
+    if dtmin is None:
+        dtmin = max(span * 2.0**-20 / finer, least)
     dtmax = max(span / finer, dtmin) if controller.dtmax is None else controller.dtmax
     if dtmax < dtmin:
         raise ValueError(f"dtmax: expected at least dtmin = {dtmin}, got {dtmax}")
     first = min(0.01 * span / finer, dtmax) if controller.dt0 is None else controller.dt0
-    if dtmin < 16 * math.ulp(float(np.abs(ts[[0, -1]]).max())) and span > 0:
+    if dtmin < least and span > 0:
         raise ValueError(f"dtmin: expected a step that changes times near {ts[-1]}, got {dtmin}")
     return min(max(first, dtmin), dtmax), dtmin, dtmax
 
@@ -511,6 +636,8 @@ def least_step(ts: Floats, stops: Stops, dtmin: float) -> float:
 class AdaptiveClock(Clock):
     """Proposals `h`, shortened to the next stop; those that were rejected may be revisited."""
 
+    by_path = (*Clock.by_path, "h", "_depth", "_rejected_ends")
+
     def __init__(
         self, ts: Floats, n: int, stops: Stops, limits: tuple[float, float, float], revisit: bool
     ) -> None:
@@ -520,12 +647,11 @@ class AdaptiveClock(Clock):
         self.revisit = revisit
         self._depth = np.zeros(self.n, np.int64)
         self._rejected_ends = np.empty((self.n, 4 if revisit else 0))
-        self._rows = np.arange(self.n)
 
     def _target(self) -> Floats:
         target: Floats = self._times[self._next]
         if self.revisit:
-            top = self._rejected_ends[self._rows, np.maximum(self._depth - 1, 0)]
+            top = self._rejected_ends[np.arange(self.n), np.maximum(self._depth - 1, 0)]
             target = np.where(self._depth > 0, top, target)  # an attempt never ends behind a stop
         return target
 
@@ -554,10 +680,19 @@ class AdaptiveClock(Clock):
 
 
 class _PIDClock(AdaptiveClock):
+    by_path = (*AdaptiveClock.by_path, "_before", "_before2")
+
     def __init__(
-        self, controller: PIDController, ts: Floats, n: int, order: float, revisit: bool
+        self,
+        controller: PIDController,
+        ts: Floats,
+        n: int,
+        order: float,
+        revisit: bool,
+        stops: Stops,
+        limits: tuple[float, float, float],
     ) -> None:
-        super().__init__(ts, n, controller.stops(ts), controller.limits(ts), revisit)
+        super().__init__(ts, n, stops, limits, revisit)
         self._c = controller
         p, i, d = controller.kp, controller.ki, controller.kd
         self._powers = (p + i + d) / order, -(p + 2 * d) / order, d / order

@@ -14,11 +14,21 @@ import numpy as np
 from mckean import _array
 from mckean._array import Input, Output, as_input, as_match
 from mckean.sde import _native
-from mckean.sde._controllers import ConstantStep
+from mckean.sde._controllers import ConstantStep, Plan
 from mckean.sde._field import Field, Noise, Span, hold
+from mckean.sde._rows import paths_of
 from mckean.sde._solvers import Carry, Solver
 
-__all__ = ["Attempt", "Outcome", "adapted", "run_own", "run_shared", "shared_steps", "undo_shared"]
+__all__ = [
+    "Attempt",
+    "Outcome",
+    "adapted",
+    "run_own",
+    "run_shared",
+    "shared_steps",
+    "steps_back",
+    "undo_shared",
+]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -26,7 +36,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _CHUNK_BYTES = 1 << 25  # of noise, asked for in one walk along the tree
 _CHUNK_STEPS = 1024
-_GRID_STEPS = 1 << 20  # constant steps whose times are held; more come from a clock
+_PART_STEPS = 1 << 14  # constant steps whose times are held at once
 
 
 @dataclass
@@ -36,6 +46,7 @@ class Outcome:
     ys: Any
     accepted: Ints
     rejected: Ints
+    clamped: Ints
     evaluations: Ints
     failed: Mask
     failed_time: Floats
@@ -124,11 +135,12 @@ class _Bar:
     """Progress over time."""
 
     def __init__(self, progress: bool, first: float, last: float) -> None:
-        self._at, self._first, self._bar = first, first, None
+        self._at, self._bar = first, None
         if progress:
             tqdm = importlib.import_module("tqdm.auto").tqdm
             form = "{l_bar}{bar}| t = {n:.4g} of {total:.4g} [{elapsed}<{remaining}]"
-            self._bar = tqdm(total=last, initial=first, bar_format=form)
+            # A hair more than the sum of all moves, which rounding must not let run over.
+            self._bar = tqdm(total=(last - first) * (1 + 1e-12), bar_format=form)
 
     def __enter__(self) -> _Bar:
         return self
@@ -137,9 +149,8 @@ class _Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def move(self, s: Any) -> None:
+    def move(self, now: float) -> None:
         if self._bar is not None:
-            now = float(np.mean(s))
             self._bar.update(now - self._at)
             self._at = now
 
@@ -175,44 +186,59 @@ class Attempt:
     left: float
     right: float
     jump: bool
-    save: int  # index, or -1
+    save: int  # the index of t, or -1
+    saved: int  # that of s
+    before: float  # `right` of the step before
 
 
-def shared_steps(controller: Any, ts: Floats, order: float, noise: str) -> Iterator[Attempt]:
+def shared_steps(plan: Plan, order: float, noise: str) -> Iterator[Attempt]:
     """The steps of a controller that does not look at errors."""
-    if type(controller) is ConstantStep and (ts[-1] - ts[0]) / controller.step <= _GRID_STEPS:
-        return _grid_steps(controller, ts)
-    return _clock_steps(controller.start(ts, 1, order, noise=noise))
+    if type(plan.controller) is ConstantStep:
+        return itertools.chain.from_iterable(_grid_steps(plan, forth=True))
+    return _clock_steps(plan.controller.start(plan.ts, 1, order, noise=noise))
 
 
-def _grid_steps(controller: ConstantStep, ts: Floats) -> Iterator[Attempt]:
-    """What `_clock_steps` finds, without a clock to wind at each step."""
-    grid, stops = controller.grid(ts).tolist(), controller.stops(ts)
+def steps_back(plan: Plan, order: float, noise: str) -> Iterator[list[Attempt]]:
+    """`shared_steps` in runs, the last run first."""
+    if type(plan.controller) is ConstantStep:
+        return _grid_steps(plan, forth=False)
+    return iter([list(_clock_steps(plan.controller.start(plan.ts, 1, order, noise=noise)))])
+
+
+def _grid_steps(plan: Plan, *, forth: bool) -> Iterator[list[Attempt]]:
+    """What `_clock_steps` finds, in runs, without a clock to wind at each step."""
+    stops, ts = plan.stops, plan.ts
+    assert stops is not None
     hit = stops.times.tolist()
     saves = {t: k for t, k in zip(hit, stops.saves.tolist(), strict=True) if k >= 0}
+    saves[float(ts[0])] = 0
     jumps = {t: j for t, j in zip(hit, stops.jumps.tolist(), strict=True) if j == j}
     if stops.start_jump == stops.start_jump:
-        jumps[grid[0]] = stops.start_jump
-    for s, t in itertools.pairwise(grid):
-        left = math.nextafter(jumps[s], math.inf) if s in jumps else s
-        right = math.nextafter(jumps[t], -math.inf) if t in jumps else t
-        yield Attempt(s, t, left, right, s in jumps, saves.get(t, -1))
+        jumps[float(ts[0])] = stops.start_jump
+    for grid in plan.controller._parts(ts, stops, _PART_STEPS, forth=forth):
+        run = []
+        for s, t in itertools.pairwise(grid.tolist()):
+            left = math.nextafter(jumps[s], math.inf) if s in jumps else s
+            inner = s in jumps and s > ts[0]
+            before = math.nextafter(jumps[s], -math.inf) if inner else s
+            right = math.nextafter(jumps[t], -math.inf) if t in jumps else t
+            run.append(
+                Attempt(s, t, left, right, s in jumps, saves.get(t, -1), saves.get(s, -1), before)
+            )
+        yield run
 
 
 def _clock_steps(clock: Any) -> Iterator[Attempt]:
+    saved, before = 0, float(clock.s[0])
     while clock.active[0]:
         left, right, jump = clock.left[0], clock.right[0], clock.after_jump[0]
         s, t = clock.s[0], clock.t[0]
         clock.judge()
-        save = clock.saves[1]
+        save = int(clock.saves[1][0]) if clock.saves[1].size else -1
         yield Attempt(
-            float(s),
-            float(t),
-            float(left),
-            float(right),
-            bool(jump),
-            int(save[0]) if save.size else -1,
+            float(s), float(t), float(left), float(right), bool(jump), save, saved, before
         )
+        saved, before = save, float(right)
 
 
 def _shared_parts(
@@ -307,7 +333,7 @@ def run_shared(
                 if good is not None:
                     fresh = alive & ~good
                     failed_time[fresh], failed_save[fresh] = now.t, next_save
-                    failed_evaluations[fresh], failed_steps[fresh] = field.evaluations, taken
+                    failed_evaluations[fresh], failed_steps[fresh] = field.evaluations, taken - 1
                     alive &= good
                     # Paths that have failed wait at their last finite state: user code sees no other.
                     y1, carry1 = _select(good, y1, y), _select_all(good, carry1, carry)
@@ -324,6 +350,7 @@ def run_shared(
         ys=saver.result(),
         accepted=np.where(alive, taken, failed_steps),
         rejected=np.zeros(n, np.int64),
+        clamped=np.zeros(n, np.int64),
         evaluations=np.where(alive, field.evaluations, failed_evaluations),
         failed=~alive,
         failed_time=failed_time,
@@ -333,39 +360,48 @@ def run_shared(
 
 
 def undo_shared(
-    field: Field, y1: Input, z1: Input, ts: Floats, solver: Any, steps: list[Attempt], tree: Any
+    field: Field,
+    y1: Input,
+    z1: Input,
+    ts: Floats,
+    solver: Any,
+    runs: Iterator[list[Attempt]],
+    tree: Any,
 ) -> Outcome:
-    """The steps of `run_shared` by `ReversibleHeun`, undone from the last one."""
-    n, y = y1.shape[0], y1
+    """The steps of `run_shared` by `ReversibleHeun`, undone from the last one; `runs` of them, the last one first."""
+    n, y, taken = y1.shape[0], y1, 0
     saver = _Saver(y1, ts.size)
     saver.put(ts.size - 1, y)
     chunk = _chunk(field, tree, 1)
-    last = steps[-1].right
-    carry: Carry = (z1, field.drift(last, z1), field.diffusion(last, z1))
+    carry: Carry | None = None
     failed_time = np.full(n, np.nan)
-    for end in range(len(steps), 0, -chunk):
-        first = max(0, end - chunk)
-        along = list(enumerate(_along(field, tree, steps[first:end], 1), first))
-        for index, (now, whole, parts) in reversed(along):
-            y, carry = solver.undo(field, whole, parts[0][1], y, carry)
-            save = steps[index - 1].save if index else 0
-            if save >= 0:
-                saver.put(save, y)
-            good = _finite(y)
-            if good is not None:
-                failed_time[np.isnan(failed_time) & ~good] = now.s
-            if now.jump and index:
-                carry = solver.refresh(field, steps[index - 1].right, y, carry)
+    for steps in runs:
+        taken += len(steps)
+        for end in range(len(steps), 0, -chunk):
+            along = _along(field, tree, steps[max(0, end - chunk) : end], 1)
+            for now, whole, parts in reversed(along):
+                if carry is None:
+                    carry = (z1, field.drift(now.right, z1), field.diffusion(now.right, z1))
+                y, carry = solver.undo(field, whole, parts[0][1], y, carry)
+                if now.saved >= 0:
+                    saver.put(now.saved, y)
+                good = _finite(y)
+                if good is not None:
+                    failed_time[np.isnan(failed_time) & ~good] = now.s
+                if now.jump and now.s > ts[0]:
+                    carry = solver.refresh(field, now.before, y, carry)
     failed = ~np.isnan(failed_time)
+    zeros = np.zeros(n, np.int64)
     return Outcome(
         ys=saver.result(),
-        accepted=np.full(n, len(steps), np.int64),
-        rejected=np.zeros(n, np.int64),
+        accepted=np.full(n, taken, np.int64),
+        rejected=zeros,
+        clamped=zeros.copy(),
         evaluations=np.full(n, field.evaluations, np.int64),
         failed=failed,
         failed_time=failed_time,
         not_finite=failed,
-        state=solver.state(carry),
+        state=solver.state(carry or ()),
     )
 
 
@@ -380,7 +416,7 @@ def _single(left: Floats, right: Floats) -> tuple[Floats, Floats]:
 
 
 def _own_parts(
-    field: Field, clock: Any, tree: Any, rows: Ints | None, pieces: int
+    field: Field, clock: Any, tree: Any, pieces: int
 ) -> tuple[Span, list[tuple[Span, Noise]]]:
     like = field.like
     s, t, left, right = clock.s, clock.t, clock.left, clock.right
@@ -391,35 +427,42 @@ def _own_parts(
             np.where(clock.before_jump, high, right),
         )
 
-    def mine(x: Any) -> Any:
-        return x if rows is None else x[rows]
-
     def noise(a: Floats, b: Floats) -> Noise:
-        values = tree.increment(a, b)
-        if rows is not None:
-            values = _Stacked(
-                *[
-                    None if x is None else _take_array(x, rows)
-                    for x in (values.W, values.H, values.K)
-                ]
-            )
-        return Noise(like, *_noise_data(field, values))
+        return Noise(like, *_noise_data(field, tree.increment(a, b)))
 
-    whole = Span(like, mine(left), mine(right), mine(t - s))
+    whole = Span(like, left, right, t - s)
     if pieces == 1:
         return whole, [(whole, noise(s, t))]
     middle = 0.5 * (s + t)
     return whole, [
-        (Span(like, mine(left), mine(middle), mine(middle - s)), noise(s, middle)),
-        (Span(like, mine(middle), mine(right), mine(t - middle)), noise(middle, t)),
+        (Span(like, left, middle, middle - s), noise(s, middle)),
+        (Span(like, middle, right, t - middle), noise(middle, t)),
     ]
 
 
-def _take_array(x: Any, rows: Ints) -> Any:
-    framework = _array.framework_of(x)
-    if framework.name == "numpy":
-        return x[rows]
-    return x[framework.asarray(rows, framework.device(x, "tree"))]
+class _Tally:
+    """What is known of all n paths; `clock` and `rows` are those of the paths still in the batch."""
+
+    _KEPT = ("accepted", "rejected", "clamped", "failed", "failed_time", "s")
+
+    def __init__(self, clock: Any) -> None:
+        self.clock, self.rows = clock, np.arange(clock.n)
+        self.all = {name: getattr(clock, name).copy() for name in self._KEPT}
+        self.evaluations = np.zeros(clock.n, np.int64)
+        self.not_finite = np.zeros(clock.n, bool)
+        self._gone = 0.0  # the sum of the times of the others
+
+    def write(self) -> None:
+        for name, values in self.all.items():
+            values[self.rows] = getattr(self.clock, name)
+
+    def take(self, keep: Ints) -> None:
+        self.write()
+        self.rows, self.clock = self.rows[keep], self.clock.take(keep)
+        self._gone = float(self.all["s"].sum() - self.clock.s.sum())
+
+    def mean_time(self) -> float:
+        return (self._gone + float(self.clock.s.sum())) / self.evaluations.size
 
 
 def run_own(
@@ -434,37 +477,34 @@ def run_own(
     compact: bool,
 ) -> Outcome:
     """Every path takes the steps of its own entry of `clock`."""
-    n = y0.shape[0]
-    saver = _Saver(y0, ts.size)
-    evaluations, not_finite = np.zeros(n, np.int64), np.zeros(n, bool)
+    saver, tally, noise = _Saver(y0, ts.size), _Tally(clock), tree
     by_state = getattr(controller, "uses_states", False)
     like = replace(y0, framework=_array.FRAMEWORKS["numpy"]) if y0.device == "cpu" else y0
-    rows: Ints | None = None  # the paths of the batch, once those that are done have left it
     y, carry = y0, None
     with _Bar(progress, float(ts[0]), float(ts[-1])) as bar:
         while clock.active.any():
-            active = clock.active if rows is None else clock.active[rows]
-            if compact and 2 * np.count_nonzero(active) < active.size:
-                keep = np.flatnonzero(active)
-                rows = keep if rows is None else rows[keep]
+            if compact and 2 * np.count_nonzero(clock.active) < clock.n:
+                keep = np.flatnonzero(clock.active)
+                tally.take(keep)
+                clock, noise = tally.clock, paths_of(tree, tally.rows, tally.all["s"])
                 y = _take(y, keep)
                 carry = None if carry is None else tuple(_take(x, keep) for x in carry)
-                field.like, like, active = y, replace(like, shape=y.shape), active[keep]
-            attempted = clock.active.copy()
-            whole, parts = _own_parts(field, clock, tree, rows, solver.pieces)
+                field.like, like = y, replace(like, shape=y.shape)
+            attempted, started = clock.active.copy(), clock.s
+            whole, parts = _own_parts(field, clock, noise, solver.pieces)
             before = field.evaluations
             if carry is None:
                 carry = solver.start(field, whole.at(0.0), y)
             elif carry and (jumped := clock.after_jump).any():
-                here = jumped if rows is None else jumped[rows]
                 fresh = solver.refresh(field, whole.at(0.0), y, carry)
-                carry = _select_all(here, fresh, carry)
+                carry = _select_all(jumped, fresh, carry)
             y1, error, carry1 = solver.attempt(field, whole, parts, y, carry)
-            evaluations[attempted] += field.evaluations - before
+            tally.evaluations[tally.rows[attempted]] += field.evaluations - before
 
             good = _finite(y1)
+            counts = None if good is None else (clock.accepted.copy(), clock.clamped.copy())
             if by_state:
-                accepted = clock.judge_states(*_full(n, rows, y, y1))
+                taken = clock.judge_states(_array.to_numpy(y.array), _array.to_numpy(y1.array))
             else:
                 assert error is not None
                 scaled = _array.to_numpy(
@@ -474,51 +514,35 @@ def run_own(
                 )
                 if good is not None:
                     scaled = np.where(good, scaled, np.nan)
-                if rows is not None:
-                    every = np.zeros(n)
-                    every[rows] = scaled
-                    scaled = every
-                accepted = clock.judge(scaled)
-            taken = accepted if rows is None else accepted[rows]
+                taken = clock.judge(scaled)
             paths, indices = clock.saves
-            if good is not None:
+            if good is not None and counts is not None:
                 bad = taken & ~good
                 if bad.any():  # at the shortest step: nothing is left to try
-                    lost = np.zeros(n, bool)
-                    lost[np.flatnonzero(bad) if rows is None else rows[bad]] = True
-                    clock.fail(lost)
-                    not_finite |= lost
+                    clock.accepted[bad], clock.clamped[bad] = counts[0][bad], counts[1][bad]
+                    clock.s[bad] = started[bad]
+                    clock.fail(bad)
+                    tally.not_finite[tally.rows[bad]] = True
                     taken = taken & good
-                    stays = ~lost[paths]
+                    stays = ~bad[paths]
                     paths, indices = paths[stays], indices[stays]
             if taken.all():
                 y, carry = y1, carry1
             elif taken.any():
                 y, carry = _select(taken, y1, y), _select_all(taken, carry1, carry)
             if paths.size:
-                within = paths if rows is None else np.searchsorted(rows, paths)
-                saver.put_rows(indices, paths, y, within)
-            bar.move(clock.s)
+                saver.put_rows(indices, tally.rows[paths], y, paths)
+            if progress:
+                bar.move(tally.mean_time())
+    tally.write()
     return Outcome(
         ys=saver.result(),
-        accepted=clock.accepted,
-        rejected=clock.rejected,
-        evaluations=evaluations,
-        failed=clock.failed,
-        failed_time=clock.failed_time,
-        not_finite=not_finite,
+        accepted=tally.all["accepted"],
+        rejected=tally.all["rejected"],
+        clamped=tally.all["clamped"],
+        evaluations=tally.evaluations,
+        failed=tally.all["failed"],
+        failed_time=tally.all["failed_time"],
+        not_finite=tally.not_finite,
         state=None,
     )
-
-
-def _full(n: int, rows: Ints | None, *states: Input) -> list[Any]:
-    """States of the batch as host arrays of all paths; those that are done have zeros."""
-    out = []
-    for state in states:
-        host = _array.to_numpy(state.array)
-        if rows is not None:
-            every = np.zeros((n, *host.shape[1:]), host.dtype)
-            every[rows] = host
-            host = every
-        out.append(host)
-    return out

@@ -12,8 +12,16 @@ from mckean import _array
 from mckean._array import Input, as_input, as_match, check_finite
 from mckean._errors import ConvergenceWarning, as_seed
 from mckean.brownian import BrownianTree
-from mckean.sde._controllers import ConstantStep, save_times
-from mckean.sde._drive import Outcome, adapted, run_own, run_shared, shared_steps, undo_shared
+from mckean.sde._controllers import ConstantStep, Plan, plan, save_times
+from mckean.sde._drive import (
+    Outcome,
+    adapted,
+    run_own,
+    run_shared,
+    shared_steps,
+    steps_back,
+    undo_shared,
+)
 from mckean.sde._field import Field
 from mckean.sde._route import Route, follow, route
 from mckean.sde._solution import Solution
@@ -120,25 +128,23 @@ def sdeint(
     began = time.perf_counter()
     y, times, controller = _checked(sde, y0, ts, solver, controller)
     field = Field(sde, y, float(times[0]))
-    if not controller.adaptive:  # refuses steps that the times cannot resolve
-        controller.start(times, 1, 1.0, noise=sde.noise)
-    smallest = _smallest(controller, times, getattr(solver, "pieces", 1))
+    told = plan(controller, times, sde.noise)
     if tree is None:
-        tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
+        tree = _grow(y, field.noise_dim, told, solver, seed)
     else:
-        _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    whole = route(sde, y, times, solver, controller, tree)
+        _check_tree(tree, y, field.noise_dim, told, solver)
+    whole = route(sde, y, told, solver, tree)
     if whole is not None:
         return _solution(_natively(whole, y, progress), times, began)
     order = solver.error_order(sde)
     if controller.adaptive:
         states = {"y0": _array.to_numpy(y.array)} if _by_state(controller) else {}
-        clock = controller.start(times, y.shape[0], order, noise=sde.noise, **states)
+        clock = told.start(y.shape[0], order, sde.noise, **states)
         outcome = run_own(
             field, y, times, adapted(solver), controller, clock, tree, progress, compact
         )
     else:
-        steps = shared_steps(controller, times, order, sde.noise)
+        steps = shared_steps(told, order, sde.noise)
         outcome = run_shared(field, y, times, adapted(solver), steps, tree, progress)
     return _solution(outcome, times, began)
 
@@ -146,7 +152,8 @@ def sdeint(
 def _natively(whole: Route, y: Input, progress: bool) -> Outcome:
     from tqdm.auto import tqdm
 
-    with tqdm(total=y.shape[0], disable=not progress, unit="path") as bar:
+    form = "{l_bar}{bar}| [{elapsed}<{remaining}]"
+    with tqdm(total=1.0 + 1e-9, disable=not progress, bar_format=form) as bar:
         paths = follow(whole, y, bar.update if progress else None)
     failed = ~np.isnan(paths.failed)
     return Outcome(
@@ -154,6 +161,7 @@ def _natively(whole: Route, y: Input, progress: bool) -> Outcome:
         accepted=paths.counts[:, 0].copy(),
         rejected=paths.counts[:, 1].copy(),
         evaluations=paths.counts[:, 2].copy(),
+        clamped=paths.counts[:, 3].clip(min=0),
         failed=failed,
         failed_time=paths.failed,
         not_finite=failed & (paths.counts[:, 3] >= 0),
@@ -174,24 +182,31 @@ def reverse(
             f"controller: expected constant steps, which can be undone, got {controller!r}"
         )
     field = Field(sde, y, float(times[-1]))
-    smallest = controller.smallest_step(times)
+    told = plan(controller, times, sde.noise)
     if tree is None:
-        tree = _grow(y, field.noise_dim, times, smallest, solver, seed)
+        tree = _grow(y, field.noise_dim, told, solver, seed)
     else:
-        _check_tree(tree, y, field.noise_dim, times, smallest, solver)
-    steps = list(shared_steps(controller, times, 1.0, sde.noise))
-    outcome = undo_shared(field, y, z, times, solver, steps, tree)
+        _check_tree(tree, y, field.noise_dim, told, solver)
+    runs = steps_back(told, 1.0, sde.noise)
+    outcome = undo_shared(field, y, z, times, solver, runs, tree)
     return _solution(outcome, times, began)
 
 
-def _smallest(controller: Any, times: Any, pieces: int) -> float:
+def _smallest(told: Plan, solver: Any) -> float:
     """A bound below the gaps between all times the path is asked for."""
-    smallest = float(controller.smallest_step(times))
-    if not controller.adaptive:
-        return smallest / pieces
-    # Half of dtmin, or the least gap between times that are hit; that half is there for the pieces already.
-    hit = np.append(times[0], controller.stops(times).times)
-    return min(smallest, float(np.diff(hit).min()) / pieces)
+    return told.smallest / float(getattr(solver, "pieces", 1))
+
+
+def _meaning(told: Plan, solver: Any) -> str:
+    """What `_smallest` is, in words."""
+    pieces = getattr(solver, "pieces", 1)
+    limits = getattr(told.controller, "limits", None)
+    if told.controller.adaptive and callable(limits):
+        dtmin = limits(told.ts)[1]
+        if told.smallest == dtmin / 2:
+            return f"{'half' if pieces == 1 else 'a quarter'} of dtmin = {dtmin:.6g}"
+        return f"{'' if pieces == 1 else 'half of '}the least gap between times to hit"
+    return f"{'' if pieces == 1 else 'half of '}the smallest step"
 
 
 def _by_state(controller: Any) -> bool:
@@ -242,20 +257,22 @@ def _described(x: Any) -> str:
     return f"the class {x.__name__}" if isinstance(x, type) else type(x).__name__
 
 
-def _grow(y: Input, m: int, times: Any, smallest: float, solver: Any, seed: Any) -> BrownianTree:
+def _grow(y: Input, m: int, told: Plan, solver: Any, seed: Any) -> BrownianTree:
+    times = told.ts
     return BrownianTree(
         as_seed(seed),
         (y.shape[0], m),
         t0=float(times[0]),
         t1=float(times[-1]),
-        tol=min(smallest, float(times[-1] - times[0])),
+        tol=min(_smallest(told, solver), float(times[-1] - times[0])),
         levy_area=getattr(solver, "levy_area", "none"),
         dtype=y.dtype,
         like=y.array,
     )
 
 
-def _check_tree(tree: Any, y: Input, m: int, times: Any, smallest: float, solver: Any) -> None:
+def _check_tree(tree: Any, y: Input, m: int, told: Plan, solver: Any) -> None:
+    times, smallest = told.ts, _smallest(told, solver)
     if not callable(getattr(tree, "increment", None)):
         raise TypeError(f"tree: expected a BrownianTree, got {_described(tree)}")
     shape = getattr(tree, "shape", None)
@@ -272,7 +289,7 @@ def _check_tree(tree: Any, y: Input, m: int, times: Any, smallest: float, solver
     tol = getattr(tree, "tol", None)
     if tol is not None and tol > smallest * (1 + 1e-9):
         raise ValueError(
-            f"tree: expected tol of at most the smallest step, {smallest:.6g}, got {tol:.6g}"
+            f"tree: expected tol of at most {smallest:.6g}, {_meaning(told, solver)}, got {tol:.6g}"
         )
     dtype = getattr(tree, "dtype", y.dtype)
     if str(dtype) != y.dtype:
@@ -283,6 +300,7 @@ def _solution(outcome: Outcome, times: Any, began: float) -> Solution:
     stats: dict[str, Any] = {
         "accepted": outcome.accepted,
         "rejected": outcome.rejected,
+        "clamped": outcome.clamped,
         "evaluations": outcome.evaluations,
     }
     failed = np.flatnonzero(outcome.failed)

@@ -175,8 +175,8 @@ class Control:
 @dataclass(slots=True)
 class Paths:
     """What native code returns: `ys` (saves, n, d); `counts` (n, 4) accepted, rejected, evaluations, accepted in
-    spite of the error (or -1: failed for it); `failed` (n,) NaN or the time of failure; `clocks` (n, 3) of adaptive steps: the next step, 1 / error of the last two. The last three
-    are NumPy."""
+    spite of the error (or -1: failed for it); `failed` (n,) NaN or the time of failure; `clocks` (n, 3) of adaptive
+    steps: the next step, 1 / error of the last two. The last three are NumPy."""
 
     ys: Any
     counts: np.ndarray[Any, Any]
@@ -270,7 +270,7 @@ def integrate(
     if device == "cpu":
         counts, failed = np.zeros((n, 4), np.int64), np.full(n, np.nan)
         own = None if clocks is None else np.array(clocks, np.float64)
-        block = n if report is None else max(-(-n // 32), 64)
+        block = n if report is None else 16 * -(-n // 512)  # whole registers of paths
         for first in range(0, n, block):
             part = slice(first, min(first + block, n))
             whole = block >= n

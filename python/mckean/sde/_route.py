@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mckean._array import Input, to_numpy
+from mckean._array import Input, as_input
 from mckean.brownian import BrownianTree
 from mckean.sde import _builtin, _kinetic, _native, _solvers
 from mckean.sde._cir import DIE, HOStS, StateStep
-from mckean.sde._controllers import ConstantStep, PIDController
+from mckean.sde._controllers import ConstantStep, PIDController, Plan
 from mckean.sde._native import Control, System
 
 __all__ = ["Route", "follow", "route"]
@@ -44,28 +44,25 @@ _KINETIC = (
     _kinetic.ExponentialEuler,
 )
 
-_MOST_STEPS = (
-    2.0**26
-)  # whose times are held in memory at once; the loop in Python goes on for as long as one likes
+_PART_STEPS = 1 << 18  # constant steps whose times are held in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The arguments of `_native.integrate` behind `y`."""
+    """The arguments of `_native.integrate` behind `y`; of constant steps `times` is None, for `plan` has them."""
 
     system: System
     method: int
     tableau: tuple[np.ndarray[Any, Any], ...]
     control: Control
     tree: BrownianTree
-    times: np.ndarray[Any, Any]
-    save_at: np.ndarray[Any, Any]
-    clocks: np.ndarray[Any, Any] | None
+    plan: Plan
+    times: np.ndarray[Any, Any] | None = None
+    save_at: np.ndarray[Any, Any] | None = None
+    clocks: np.ndarray[Any, Any] | None = None
 
 
-def route(
-    sde: Any, y: Input, times: np.ndarray[Any, Any], solver: Any, controller: Any, tree: Any
-) -> Route | None:
+def route(sde: Any, y: Input, told: Plan, solver: Any, tree: Any) -> Route | None:
     """None unless native code knows the equation, the solver, the controller and the tree.
 
     Only the classes themselves are known, not what users derive from them.
@@ -75,13 +72,14 @@ def route(
     method = _method(inner)
     if method is None or type(tree) is not BrownianTree or tree.device != y.device:
         return None
-    control = _control(sde, solver, inner, controller, times, doubling)
+    controller, times = told.controller, told.ts
+    control = _control(sde, solver, inner, told, doubling)
     if control is None:
         return None
     system = _system(sde, y, inner)
     if system is None:
         return None
-    stops = controller.stops(times)
+    stops = controller.stops(times) if told.stops is None else told.stops
     if sde.is_compiled and not (np.isnan(stops.jumps).all() and np.isnan(stops.start_jump)):
         return None  # coefficients on both sides of a jump: the loop in Python evaluates those
     tableau: tuple[np.ndarray[Any, Any], ...] = ()
@@ -91,25 +89,50 @@ def route(
         if t.e is not None:
             tableau += tuple(np.zeros_like(t.b) if x is None else x for x in (t.e, t.ew, t.eh))
     if control.kind == 0:
-        if (times[-1] - times[0]) / controller.step > _MOST_STEPS:
-            return None
-        grid = controller.grid(times)
-        save_at = np.full(grid.size, -1, np.int64)
-        save_at[np.searchsorted(grid, times)] = np.arange(times.size)
-        return Route(system, method, tableau, control, tree, grid, save_at, None)
+        return Route(system, method, tableau, control, tree, told)
     clocks = np.ones((y.shape[0], 3))
-    clock = controller.start(
-        times, y.shape[0], solver.error_order(sde), noise=sde.noise, y0=to_numpy(y.array)
-    )
-    clocks[:, 0] = clock.h
-    hit = np.append(times[0], stops.times)
-    return Route(
-        system, method, tableau, control, tree, hit, np.append(np.int64(0), stops.saves), clocks
-    )
+    clocks[:, 0] = controller.desired(y.array) if told.limits is None else told.limits[0]
+    hit, save_at = np.append(times[0], stops.times), np.append(np.int64(0), stops.saves)
+    return Route(system, method, tableau, control, tree, told, hit, save_at, clocks)
 
 
-def follow(found: Route, y: Input, report: Callable[[int], None] | None = None) -> _native.Paths:
-    """Solve the problem."""
+def follow(found: Route, y: Input, report: Callable[[float], None] | None = None) -> _native.Paths:
+    """Solve the problem; `report` hears of each share that is done."""
+    if found.times is not None and found.save_at is not None:
+        return _stretch(found, y, found.times, found.save_at, 1.0, report)
+    ts, stops, controller = found.plan.ts, found.plan.stops, found.plan.controller
+    assert stops is not None
+    share = 1.0 / max(1, -(-controller._cells(ts) // _PART_STEPS))
+    counts: np.ndarray[Any, Any] = np.zeros((y.shape[0], 4), np.int64)
+    failed: np.ndarray[Any, Any] = np.full(y.shape[0], np.nan)
+    saved: list[Any] = []
+    done = 0  # saves
+    for times in controller._parts(ts, stops, _PART_STEPS):
+        first, done = done, int(np.searchsorted(ts, times[-1], "right"))
+        save_at = np.full(times.size, -1, np.int64)
+        save_at[np.searchsorted(times, ts[first:done])] = np.arange(done - first)
+        # The last state is where the next part begins; the native code asks for each row once.
+        save_at[-1] = ends = done - first - (ts[done - 1] == times[-1])
+        paths = _stretch(found, y, times, save_at, share, report)
+        if first == 0 and done == ts.size:
+            return paths
+        saved.append(paths.ys[: done - first])
+        y = as_input(paths.ys[ends], "y")
+        on = np.isnan(failed)
+        counts[on] += paths.counts[on]
+        failed[on] = paths.failed[on]
+    return _native.Paths(y.framework.concatenate(saved), counts, failed, None)
+
+
+def _stretch(
+    found: Route,
+    y: Input,
+    times: np.ndarray[Any, Any],
+    save_at: np.ndarray[Any, Any],
+    share: float,
+    report: Callable[[float], None] | None,
+) -> _native.Paths:
+    each = share / y.shape[0]
     return _native.integrate(
         y,
         found.system,
@@ -117,10 +140,10 @@ def follow(found: Route, y: Input, report: Callable[[int], None] | None = None) 
         found.tableau,
         found.control,
         found.tree,
-        found.times,
-        found.save_at,
+        times,
+        save_at,
         found.clocks,
-        report=report,
+        report=None if report is None else lambda paths: report(paths * each),
     )
 
 
@@ -134,15 +157,15 @@ def _method(solver: Any) -> int | None:
     return None if name is None else _native.METHODS[name]
 
 
-def _control(
-    sde: Any, solver: Any, inner: Any, controller: Any, times: Any, doubling: bool
-) -> Control | None:
+def _control(sde: Any, solver: Any, inner: Any, told: Plan, doubling: bool) -> Control | None:
+    controller = told.controller
     kind = type(controller)
     if kind is ConstantStep:
         # Halves that no error is asked of, and the state that `backward` starts from, are left to Python.
         return None if doubling or type(inner) is _solvers.ReversibleHeun else Control()
     if kind is PIDController:
-        _, dtmin, dtmax = controller.limits(times)
+        assert told.limits is not None
+        _, dtmin, dtmax = told.limits
         revisit = controller.revisits(sde.noise)
         tame = controller.safety <= 0.9 and controller.factormin >= 0.1
         tame = tame and controller.factormax <= 10
@@ -165,7 +188,7 @@ def _control(
             doubling=doubling,
         )
     if kind is StateStep and not controller.aligned:
-        _, dtmin, dtmax = controller.limits(times)
+        _, dtmin, dtmax = controller.limits(told.ts)
         return Control(kind=2, dtmin=dtmin, dtmax=dtmax, ctol=controller.ctol, doubling=doubling)
     return None
 

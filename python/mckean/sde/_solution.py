@@ -23,7 +23,8 @@ class Solution:
     converged : bool
         False if a path failed: its state was not finite, or its error too large for the shortest step.
     stats : dict of str to ndarray, shape (n,)
-        Per path, int64: "accepted" and "rejected" steps and "evaluations" of the drift; where a path failed, also
+        Per path, int64: "accepted" and "rejected" steps, "clamped", the accepted ones that are as short as allowed
+        and have too large an error still, and "evaluations" of the drift; where a path failed, also
         "failed_path", the indices of those that did, and "failed_time", when.
     timings : dict of str to float
         Seconds: "total".

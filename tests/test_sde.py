@@ -1191,3 +1191,15 @@ def test_step_doubling_is_checked():
     for wrong in (S.Heun, "heun", S.StepDoubling(S.Heun())):
         with pytest.raises(TypeError, match="solver"):
             S.StepDoubling(wrong)
+
+
+def test_a_solver_needs_no_more_than_a_step():
+    class Plain:
+        def step(self, sde, y, h, W):
+            return y + h * sde.drift(0.0, y) + sde.diffusion(0.0, y) * W
+
+    sde = S.SDE(lambda t, y: -y, lambda t, y: 0 * y + 0.5, noise="additive")
+    call = dict(controller=0.125, seed=3)
+    ours = S.sdeint(sde, np.ones((3, 2)), [0, 1], solver=Plain(), **call)
+    theirs = S.sdeint(sde, np.ones((3, 2)), [0, 1], solver=S.EulerMaruyama(), **call)
+    assert np.allclose(ours.ys, theirs.ys, rtol=1e-14)

@@ -56,7 +56,8 @@ def sdeint(
         Strictly increasing times, at least two; the first is that of `y0`. All are hit exactly and saved.
     solver : object
         Such as ``EulerMaruyama()`` (Ito), ``Heun()``, ``SPaRK()`` or ``SlowRK()`` (Stratonovich), ``ShARK()`` (additive
-        noise), or one of these in `StepDoubling`. Or an object with ``step(sde, y, h, W)``, from (n, d) to (n, d).
+        noise), or one of these in `StepDoubling`. Or an object with ``step(sde, y, h, W)``, from (n, d) to (n, d),
+        for constant steps and equations whose coefficients do not depend on time.
     controller : float or object
         A constant step, or ``ConstantStep(...)``, ``PIDController(...)``, which chooses the steps of every path by the
         error that the solver estimates, or ``StateStep(...)``.
@@ -136,7 +137,7 @@ def sdeint(
     whole = route(sde, y, told, solver, tree)
     if whole is not None:
         return _solution(_natively(whole, y, progress), times, began)
-    order = solver.error_order(sde)
+    order = getattr(solver, "error_order", adapted(solver).error_order)(sde)
     if controller.adaptive:
         states = {"y0": _array.to_numpy(y.array)} if _by_state(controller) else {}
         clock = told.start(y.shape[0], order, sde.noise, **states)
